@@ -1,0 +1,1 @@
+"""Beside each shard: ships its change log to Kafka and feeds statuses back to it."""

@@ -1,0 +1,74 @@
+"""The ring and its history in one versioned file: what nginx is rendered from and what every part reads.
+
+JSON, replaced atomically. A shard's id is 0–63, ascending and never reused; its name is what nginx
+hashes, so it follows the id for ever. `history` holds earlier rings, newest first, with the time they
+were left.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tollgate.errors import CorruptionError
+from tollgate.ring_hash import Ring
+from tollgate.topics import SHARDS_MAX
+
+
+class ShardEntry(BaseModel):
+    """One shard as others reach it: `name` is host:port as nginx writes it, `grpc` host:port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[int, Field(ge=0, lt=SHARDS_MAX)]
+    name: str
+    grpc: str
+
+
+class FormerRing(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    left_at_us: int
+    shards: tuple[ShardEntry, ...]
+
+
+class RingFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Annotated[int, Field(ge=1)]
+    next_id: Annotated[int, Field(ge=0, le=SHARDS_MAX)]
+    shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
+    history: tuple[FormerRing, ...] = ()
+
+    def ring(self) -> Ring:
+        return Ring([shard.name for shard in self.shards])
+
+    def owner(self, key: str) -> ShardEntry:
+        """The shard that nginx would send `key` (a checkout id) to."""
+        name = self.ring().owner(key)
+        return next(shard for shard in self.shards if shard.name == name)
+
+
+def read_ring_file(path: Path) -> RingFile:
+    """Raises CorruptionError when the file can't be a ring, FileNotFoundError when there is none."""
+    try:
+        return RingFile.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CorruptionError(
+            f"The ring file {path} can't be read ({error.error_count()} problems). "
+            "Restore it from the deployment; nothing was changed."
+        ) from error
+
+
+def write_ring_file(path: Path, ring: RingFile) -> None:
+    """Replaces the file atomically and durably."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w") as file:
+        file.write(ring.model_dump_json(indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,78 @@
+"""The durable watermark: how far a shard's change log is on disk, published to the process beside it.
+
+A 48-byte memory-mapped file that the committer rewrites after each flush: incarnation (16 bytes), epoch
+(u64), durable sequence (u64), SHA-256 prefix over the three (16 bytes). A write is not atomic across
+processes, so the reader takes a value only when its digest fits and otherwise reads again: torn reads are
+seen, never believed. The file says nothing after a crash: the next open of the shard rewrites it with a
+new epoch, and until then the records up to the old value are as durable as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_BODY = struct.Struct("<16sQQ")
+_DIGEST_BYTES: Final = 16
+SIZE: Final = _BODY.size + _DIGEST_BYTES
+_READ_ATTEMPTS: Final = 100
+
+
+class Watermark(NamedTuple):
+    """Everything up to `sequence`, of the store `incarnation` in its `epoch`-th opening, is fsynced."""
+
+    incarnation: bytes
+    epoch: int
+    sequence: int
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
+
+
+class WatermarkWriter:
+    """Owned by the committer; one writer per shard (RocksDB's lock decides)."""
+
+    def __init__(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(fd, SIZE)
+            self._map = mmap.mmap(fd, SIZE)
+        finally:
+            os.close(fd)
+
+    def publish(self, watermark: Watermark) -> None:
+        body = _BODY.pack(*watermark)
+        self._map[:] = body + _digest(body)
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class WatermarkReader:
+    """Reads what the writer published. Raises FileNotFoundError while there is no whole file yet."""
+
+    def __init__(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            if os.fstat(fd).st_size != SIZE:
+                raise FileNotFoundError(f"{path} is not a watermark yet")
+            self._map = mmap.mmap(fd, SIZE, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+
+    def read(self) -> Watermark | None:
+        """The newest published value, or None when nothing valid has been published yet."""
+        for _ in range(_READ_ATTEMPTS):
+            raw = self._map[:]
+            body = raw[: _BODY.size]
+            if raw[_BODY.size :] == _digest(body):
+                return Watermark(*_BODY.unpack(body))
+        return None
+
+    def close(self) -> None:
+        self._map.close()
