@@ -1,0 +1,1 @@
+"""The payment service providers, each behind the same small interface."""
