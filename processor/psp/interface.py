@@ -4,8 +4,8 @@ The contract, held by tests/contract for every adapter:
 
 1. `build` is pure. Its bytes and key are stored before the first send, and every later send is those bytes.
 2. `send` never raises for what a PSP or a network can do; it returns an outcome. It never retries by itself.
-3. Only a connection that could not be made, or an answer that the PSP documents as without effect, is Retryable.
-   Time-out, reset after connect, an unreadable answer and 5xx are Unknown.
+3. Only a connection that could not be made, or an answer that the PSP documents as without effect, is
+   Retryable. Time-out, reset after connect, an unreadable answer and 5xx are Unknown.
 4. An Unknown is resolved as the adapter declares, and only inside the PSP's own key retention.
 """
 

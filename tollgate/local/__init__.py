@@ -1,1 +1,1 @@
-"""The local stack: real Kafka, Postgres, nginx and every part of Tollgate from packages, under one supervisor."""
+"""The local stack: real Kafka, Postgres, nginx and every part of Tollgate under one supervisor."""

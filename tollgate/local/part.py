@@ -16,9 +16,9 @@ def _nothing_to_prepare() -> None:
 class Part:
     """One process of the stack.
 
-    `prepare` is blocking and idempotent (format a store, render a configuration) and runs before every start.
-    `is_ready` is asked again and again until it says True; it never raises for "not yet". `user` and `group` are
-    given only when a process must not run as root.
+    `prepare` is blocking and idempotent (format a store, render a configuration) and runs before every
+    start. `is_ready` is asked again and again until it says True; it never raises for "not yet". `user` and
+    `group` are given only when a process must not run as root.
     """
 
     name: str  # "kafka", "shard-0"

@@ -1,7 +1,7 @@
 """Starting, awaiting and ending one part's process group. The supervisor and the tests both use it.
 
-Every part leads a process group of its own and inherits no descriptor but its log, so that ending the group ends
-whatever the part left behind (nginx workers, Postgres backends).
+Every part leads a process group of its own and inherits no descriptor but its log, so that ending the group
+ends whatever the part left behind (nginx workers, Postgres backends).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _POLL_S = 0.02
 
 
 def start(part: Part) -> subprocess.Popen[bytes]:
-    """Prepares and starts `part`; returns at once. Raises OSError or TollgateError when that can't be done."""
+    """Prepares and starts `part`; returns at once. Raises OSError or TollgateError when that fails."""
     part.prepare()
     part.log.parent.mkdir(parents=True, exist_ok=True)
     with part.log.open("ab") as log:
