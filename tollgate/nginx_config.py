@@ -1,0 +1,119 @@
+"""Renders nginx's configuration from the ring file: one renderer, whatever nginx runs on.
+
+Pure: the same ring and settings give the same bytes. nginx's own errors are listed here as data, so that each
+is problem+json with a stable code. What is written survives a crash and is rendered anew before each start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tollgate.ring_file import RingFile
+
+_TEMPLATE_FOLDER: Final = Path(__file__).resolve().parent.parent / "nginx"
+TEMP_FOLDERS: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+@dataclass(frozen=True)
+class Tls:
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class RunAs:
+    """Whom the workers run as when nginx is started by root."""
+
+    user: str
+    group: str
+
+
+@dataclass(frozen=True)
+class NginxSettings:
+    """`folder` holds the pid file and the temp paths; `listen` is host:port."""
+
+    folder: Path
+    listen: str
+    workers: int = 1
+    connections_max: int = 4096
+    keepalive_connections: int = 128
+    tls: Tls | None = None
+    run_as: RunAs | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error that nginx itself answers with. No text here holds a quote, a backslash or a dollar."""
+
+    status: int
+    title: str
+    code: str
+    detail: str
+
+
+_MALFORMED = "The request is not well-formed HTTP, or its headers can't be read."
+PROBLEMS: Final = (
+    Problem(400, "Bad Request", "invalid_request", _MALFORMED),
+    Problem(403, "Forbidden", "forbidden", "This address may not be used from here."),
+    Problem(404, "Not Found", "not_found", "There is nothing at this address."),
+    Problem(405, "Method Not Allowed", "method_not_allowed", "This address does not answer to this method."),
+    Problem(408, "Request Timeout", "request_timeout", "The request arrived too slowly; send it again."),
+    Problem(
+        411, "Length Required", "length_required", "The body needs a Content-Length or chunked encoding."
+    ),
+    Problem(413, "Content Too Large", "content_too_large", "A body has at most 64 KiB."),
+    Problem(414, "URI Too Long", "uri_too_long", "The request line has at most 8 KiB."),
+    Problem(421, "Misdirected Request", "misdirected_request", "This server does not answer for that host."),
+    Problem(429, "Too Many Requests", "rate_limited", "Too many requests; send it again later."),
+    Problem(431, "Request Header Fields Too Large", "headers_too_large", "A header line has at most 8 KiB."),
+    Problem(500, "Internal Server Error", "internal", "The gateway failed; retry with the same id."),
+    Problem(501, "Not Implemented", "not_implemented", "The transfer encoding is not known here."),
+    Problem(
+        503,
+        "Service Unavailable",
+        "owner_unavailable",
+        "The shard that owns this id can't be reached; retry with the same id.",
+    ),
+    Problem(
+        504, "Gateway Timeout", "owner_timeout", "The shard did not answer in time; retry with the same id."
+    ),
+    Problem(505, "HTTP Version Not Supported", "invalid_request", "HTTP/1.0, 1.1 and 2 are spoken here."),
+)
+
+
+def render(settings: NginxSettings, ring: RingFile) -> str:
+    """The whole nginx.conf. Shards stand in the order of the ring file, which is the order of their ids."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE_FOLDER),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - the result is no HTML; every value is ours or a checked path
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("nginx.conf.j2").render(
+        folder=settings.folder,
+        listen=settings.listen,
+        workers=settings.workers,
+        connections_max=settings.connections_max,
+        keepalive_connections=settings.keepalive_connections,
+        tls=settings.tls,
+        run_as=settings.run_as,
+        shards=ring.shards,
+        problems=PROBLEMS,
+    )
+
+
+def write(settings: NginxSettings, ring: RingFile) -> Path:
+    """Writes `<folder>/nginx.conf` and the folders nginx needs, and returns its path. Replaces atomically."""
+    for name in TEMP_FOLDERS:
+        (settings.folder / name).mkdir(parents=True, exist_ok=True)
+    path = settings.folder / "nginx.conf"
+    temporary = path.with_suffix(".conf.new")
+    temporary.write_text(render(settings, ring))
+    temporary.replace(path)
+    return path
