@@ -1,0 +1,25 @@
+"""What every risk assessor is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from tollgate.v1.payment_pb2 import Payment
+
+SCORE_MAX: Final = 99
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """`score` 0–99; `reasons` are stable words for the record; `declined` is the verdict."""
+
+    score: int
+    reasons: tuple[str, ...]
+    declined: bool
+
+
+class RiskAssessor(Protocol):
+    async def assess(self, payment: Payment) -> Assessment:
+        """The same payment always comes to the same assessment; asking twice has no effect."""
+        ...

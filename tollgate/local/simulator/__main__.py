@@ -1,0 +1,72 @@
+"""`python -m tollgate.local.simulator`: recovers the ledger, serves until SIGTERM, then ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import secrets
+import signal
+import sys
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from tollgate.clock import SystemClock
+from tollgate.errors import TollgateError
+from tollgate.local.simulator.journal import Journal
+from tollgate.local.simulator.ledger import Ledger
+from tollgate.local.simulator.scenario import Director
+from tollgate.local.simulator.server import SimulatorServer
+from tollgate.local.simulator.service import Service
+from tollgate.local.simulator.settings import Settings, SimulatorSettings
+from tollgate.settings import load
+from tollgate.telemetry import configure_logging
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: SimulatorSettings) -> int:
+    """The exit code: 0 after SIGTERM, 1 when the journal can't be written any more."""
+    journal = Journal(settings.data_dir / "ledger.journal")
+    ledger = Ledger(journal)
+    gc.freeze()  # what was recovered lives as long as the process
+    clock = SystemClock()
+    director = Director(random.Random(settings.seed))  # noqa: S311 - rates of made-up trouble, not secrets
+    service = Service(ledger, director, clock, lambda prefix: f"{prefix}_{secrets.token_hex(12)}")
+    server = SimulatorServer(service, ledger, director, clock)
+    runner = web.ServerRunner(
+        web.Server(server.handle, handler_cancellation=True, access_log=None), shutdown_timeout=1.0
+    )
+    await runner.setup()
+    host, _, port = settings.listen.rpartition(":")
+    await web.TCPSite(runner, host, int(port), backlog=1024).start()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    _log.info("serving", listen=settings.listen)
+    waiting = [asyncio.create_task(event.wait()) for event in (stopping, server.failed)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await runner.cleanup()
+    journal.close()
+    if journal.failure is not None:
+        _log.error("journal failed", path=str(journal.path), error=journal.failure.strerror)
+    return 1 if server.failed.is_set() else 0
+
+
+def main() -> int:
+    configure_logging("psp-simulator")
+    try:
+        settings = load(Settings)
+        configure_logging("psp-simulator", settings.log_level)
+        return uvloop.run(serve(settings.simulator))
+    except (TollgateError, OSError) as error:
+        _log.error("not started", error=str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
