@@ -9,6 +9,7 @@ What it documents, and its adapter relies on:
 
 - `Idempotency-Key` is required on every POST. The same key and body get the first answer again, byte for
   byte, without a second effect, for ever; the same key with another body is a 422.
-- 402 is a final refusal, 400 a request that can't be one. 429, and 503 with the code `unavailable_no_effect`, had no effect. Any other 5xx,
-  and every connection that ends without an answer, may have had one.
+- 402 is a final refusal, 400 a request that can't be one; neither had an effect. Nor had a 429, nor a 503
+  with the code `unavailable_no_effect`: the same call may be sent again. Any other 5xx, and every connection
+  that ends without an answer, may have had one.
 """
