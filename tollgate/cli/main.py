@@ -1,0 +1,48 @@
+"""The `tollgate` command: imports the sub-command asked for, and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final
+
+import typer
+
+from tollgate.errors import TollgateError
+
+_COMMANDS: Final = {
+    "up": "tollgate.cli.up:up",
+    "status": "tollgate.cli.status:status",
+    "logs": "tollgate.cli.logs:logs",
+    "down": "tollgate.cli.down:down",
+    "pay": "tollgate.cli.pay:pay",
+}
+
+
+def build_app(asked_for: str | None) -> typer.Typer:
+    """With `asked_for` alone when it is a command (imports cost time), else with all, for help."""
+    app = typer.Typer(
+        help="Tollgate's local stack: start it, watch it, pay with it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_a_group_even_with_one_command)
+    for name in [asked_for] if asked_for in _COMMANDS else _COMMANDS:
+        module, _, function = _COMMANDS[name].partition(":")
+        app.command(name)(getattr(import_module(module), function))
+    return app
+
+
+def _a_group_even_with_one_command() -> None:
+    return None
+
+
+def main() -> None:
+    try:
+        build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
+    except TollgateError as error:
+        sys.stderr.write(f"tollgate: {error.message}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)  # the reader of our output went away
