@@ -1,0 +1,69 @@
+# Everything is run through these targets; CI calls the same ones. Needs Python >= 3.11 and make, nothing else.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help up down check test bench proto lock
+
+help:
+	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
+	@echo 'make down                        stop it'
+	@echo 'make test [ARGS="-k ring"]       run the tests'
+	@echo 'make check                       ruff, mypy, fresh generated code'
+	@echo 'make bench                       time an idle payment from 202 to succeeded'
+	@echo 'make proto                       generate tollgate/v1 from proto/'
+	@echo 'make lock                        resolve the dependencies anew'
+
+up: $(VENV)/.installed
+	@$(BIN)/tollgate up --detach --first-payment $(ARGS)
+
+down: $(VENV)/.installed
+	@$(BIN)/tollgate down $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/tidy
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/idle_latency.py $(ARGS)
+
+# The generator writes an empty gRPC module for a file without a service; none is kept.
+proto: $(VENV)/.installed-dev
+	$(BIN)/python -m grpc_tools.protoc -Iproto \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+		proto/tollgate/v1/*.proto
+	rm -f $(foreach proto,$(shell grep -L '^service ' proto/tollgate/v1/*.proto),\
+		$(patsubst proto/%.proto,%_pb2_grpc.py*,$(proto)))
+
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q --no-header pyproject.toml
+lock: $(VENV)/.installed-dev
+	$(COMPILE) --extra local -o requirements.lock
+	$(COMPILE) --extra local --extra dev -o requirements-dev.lock
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Tollgate needs Python 3.11 or newer; $(PYTHON) is older or missing. Name another: make PYTHON=python3.12 …' >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# What is installed is exactly what the lock names, hash by hash; then the checkout itself, without asking a registry.
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.installed
