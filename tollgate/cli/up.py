@@ -40,6 +40,9 @@ def up(
         int | None,
         typer.Option(envvar="TOLLGATE_PORT_BASE", help="First of the 130 other ports. Default: 7070."),
     ] = None,
+    first_payment: Annotated[
+        bool, typer.Option("--first-payment", help="Pay once when all is ready, and show how to pay again.")
+    ] = False,
 ) -> None:
     """Start Kafka, Postgres, nginx, shards, cdc, processors and the PSP simulator; keep them running."""
     paths = choose_data_dir(data_dir)
@@ -55,8 +58,23 @@ def up(
             raise typer.Exit(130) from None
         took = f"Ready in {time.monotonic() - began:.1f} s." if started else "Already running."
         console.print(f"[green]{took}[/green]\n{display.addresses(stack)}", highlight=False, soft_wrap=True)
+        if first_payment:
+            _pay_first(paths, stack, console)
         if started and not detach:
             _stay(paths, console)
+
+
+def _pay_first(paths: StackPaths, stack: StackJson, console: Console) -> None:
+    """Raises typer.Exit when the payment doesn't succeed; the stack stays."""
+    if stack.processors:
+        from tollgate.cli.pay import pay  # reads Postgres and the simulator, which `up` alone need not
+
+        pay(data_dir=paths.data_dir)
+    else:
+        console.print("No processor runs: a payment would be accepted and wait.")
+    console.print(
+        f"\nPay again:\n{display.curl_line(paths, stack)}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _start(

@@ -1,4 +1,4 @@
-"""`python -m tollgate.local`: the supervisor's process, started by `tollgate up`, which hands its lock over."""
+"""`python -m tollgate.local`: the supervisor's process. `tollgate up` starts it and hands its lock over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -16,8 +18,10 @@ import structlog
 from tollgate.errors import TollgateError
 from tollgate.local.paths import StackPaths
 from tollgate.local.ports import PortPlan
-from tollgate.local.stack import StackSettings
+from tollgate.local.stack import STOP_ORDER, StackSettings, build_parts, describe, stop_timeout_s
+from tollgate.local.stack_json import api_key_of, write_stack_json
 from tollgate.local.supervisor import Supervisor, raise_open_files
+from tollgate.ring_file import read_ring_file
 from tollgate.telemetry import configure_logging
 
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +53,20 @@ def main() -> int:
 
 
 async def _run(settings: StackSettings) -> None:
-    await Supervisor(settings).run()
+    ring = read_ring_file(settings.paths.ring)
+    api_key = api_key_of(settings.paths.stack_json)
+    parts = build_parts(settings, ring, api_key)
+
+    def publish(pids: Mapping[str, int]) -> None:
+        write_stack_json(settings.paths.stack_json, describe(settings, ring, api_key, pids))
+
+    def make_topics() -> None:
+        from tollgate.local.topics import ensure_topics  # loads the Kafka client, which takes a while
+
+        ensure_topics(settings.bootstrap, embedded=settings.kafka_bootstrap is None)
+
+    bounded = [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
+    await Supervisor(bounded, STOP_ORDER, settings.paths.run_state, publish, make_topics).run()
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from tollgate.local.paths import StackPaths
 from tollgate.local.resources import Memory
 from tollgate.local.run_state import PartState, PartStatus, RunState
 from tollgate.local.stack_json import StackJson
@@ -59,6 +60,18 @@ def addresses(stack: StackJson) -> str:
         + "".join(f"shard {shard.id}     {shard.http}\n" for shard in stack.shards)
         + f"simulator   {stack.psp_simulator_url}\n"
         + f"kafka       {stack.kafka_bootstrap}"
+    )
+
+
+def curl_line(paths: StackPaths, stack: StackJson) -> str:
+    """To copy. The key is read where it is kept, so that no terminal or log ever shows it."""
+    key = f"$(sed -n 's/.*\"api_key\": \"\\(.*\\)\".*/\\1/p' '{paths.stack_json}')"
+    return (
+        f"curl -i {stack.base_url}/v1/payments"
+        f' -H "Authorization: Bearer {key}"'
+        ' -H "X-PAYMENT-CHECKOUT-ID: order-$(date +%s)"'
+        " -H 'Content-Type: application/json'"
+        """ -d '{"amount": 1999, "currency": "EUR", "payment_method": "pm_ok"}'"""
     )
 
 
