@@ -119,13 +119,13 @@ def _interpret_charge(request: PspRequest, charge: dict[str, Any]) -> Outcome:
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, or as much of an endless one as shows that it can't be an answer."""
+    """The whole body; nothing when it is longer than any answer."""
     answer = bytearray()
     async for chunk in response.content.iter_chunked(ANSWER_BYTES_MAX):
         answer += chunk
         if len(answer) > ANSWER_BYTES_MAX:
             response.close()
-            break
+            return b""
     return bytes(answer)
 
 

@@ -1,4 +1,4 @@
-"""`tollgate pay`: one payment to watch, or many to check. Exit 0: all as it should be; 1: not; 2: bad input."""
+"""`tollgate pay`: one payment to watch, or many to check. Exit 0: all well; 1: findings; 2: wrong input."""
 
 from __future__ import annotations
 

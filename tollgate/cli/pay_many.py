@@ -1,4 +1,4 @@
-"""Paying many: so many at a time, each from its POST to its end; then every one is checked at both witnesses."""
+"""Paying many: some at a time, each from its POST to its end; then every one is checked."""
 
 from __future__ import annotations
 
