@@ -1,0 +1,195 @@
+"""Builds the processor from its settings, runs it, and ends it in order.
+
+Start: /readyz answers from the first moment and says what is being waited for; Postgres, the migrations and
+Kafka are waited for without an end. Stop, within 10 s: no more changes, no more claims, the calls in flight
+come home and are committed, then everything is closed. What doesn't come home in time is left to its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from random import SystemRandom
+from typing import Any, Final
+
+import structlog
+
+from processor.commit import Committed, Committer
+from processor.dispatch import Dispatcher, DispatchPolicy
+from processor.intake import Intake
+from processor.kafka.consumer import ChangeConsumer
+from processor.kafka.producer import Publisher
+from processor.ledger import start_ledger
+from processor.outcome import RetryPolicy
+from processor.patience import Health, persist
+from processor.pipeline import Pipeline, Timing
+from processor.psp.interface import PspAdapter
+from processor.psp.simulator import SimulatorPsp
+from processor.relay import Relay, RelayPolicy
+from processor.ring import RingOwners
+from processor.risk import RuleAssessor
+from processor.settings import ProcessorSettings
+from processor.storage.database import Pool, open_pool
+from processor.storage.merchants import upsert_merchant
+from processor.storage.migrate import migrate
+from tollgate.clock import SystemClock
+from tollgate.ids import api_key_hash
+from tollgate.ops_http import serve_ops
+from tollgate.topics import CHANGES
+
+_DRAIN_S: Final = 6.0  # a PSP call's time-out and its commit
+_CLOSE_S: Final = 1.0
+_PROBE_EVERY_S: Final = 2.0
+
+_log = structlog.get_logger()
+
+
+async def run(settings: ProcessorSettings) -> None:
+    """Returns after SIGTERM or SIGINT. Raises what broke a part that must not break."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health = Health()
+    health.report("start", "The processor is starting.")
+    async with serve_ops(settings.processor.ops, health.not_ready_reason):
+        pool = await _unless(stop, _open(settings, health))
+        if pool is None:
+            return
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close_pool, pool)
+            await _serve(settings, pool, health, stop, stack)
+    _log.info("stopped")
+
+
+async def _serve(
+    settings: ProcessorSettings, pool: Pool, health: Health, stop: asyncio.Event, stack: AsyncExitStack
+) -> None:
+    section, clock = settings.processor, SystemClock()
+    publisher = Publisher(settings.kafka_bootstrap)
+    stack.push_async_callback(asyncio.to_thread, publisher.close)
+    adapters = _adapters(settings)
+    for adapter in adapters.values():
+        stack.push_async_callback(adapter.close)
+    server = await start_ledger(section.grpc, pool)
+    stack.push_async_callback(server.stop, _CLOSE_S)
+
+    owners = RingOwners(settings.ring_file, clock)
+    relay_policy = RelayPolicy(section.relay_batch_max, section.relay_poll_interval_s)
+    relay = Relay(settings.postgres_dsn, publisher, owners.owner, relay_policy, clock, health)
+
+    def on_committed(committed: Committed) -> None:
+        relay.wake()
+        for _conclusion, decision in committed:
+            if decision and decision.claim_after_s is not None:
+                dispatcher.wake_in(decision.claim_after_s)
+
+    committer = Committer(pool, clock, health, on_committed)
+    pipeline = Pipeline(
+        pool=pool,
+        committer=committer,
+        adapters=adapters,
+        assessor=RuleAssessor(settings.risk.decline_at),
+        policy=RetryPolicy(sends_max=section.sends_max),
+        timing=Timing(section.lease_s, _longest_call_s(settings)),
+        clock=clock,
+        health=health,
+        random=SystemRandom().random,
+    )
+    dispatch_policy = DispatchPolicy(
+        section.concurrency, section.claim_batch_max, section.poll_interval_s, section.lease_s
+    )
+    dispatcher = Dispatcher(pool, pipeline, dispatch_policy, clock, health)
+
+    def on_stored() -> None:
+        dispatcher.wake()
+        relay.wake()
+
+    intake = Intake(pool, publisher, clock, on_stored)
+    consumer = ChangeConsumer(settings.kafka_bootstrap, intake.handle, section.intake_batch_max)
+    consumer.start()
+    async with _running(committer.run()) as committing, _running(relay.run()) as relaying:
+        async with (
+            _running(dispatcher.run()) as dispatching,
+            _running(_watch_kafka(publisher, health)) as watching,
+        ):
+            health.report("start", None)
+            _log.info("ready", grpc=section.grpc, ops=section.ops)
+            await _first_to_end(stop, [committing, relaying, dispatching, watching, consumer.failed])
+            health.report("start", "The processor is stopping.")
+            await consumer.stop()
+        await dispatcher.drain(_DRAIN_S)
+
+
+async def _open(settings: ProcessorSettings, health: Health) -> Pool:
+    """Waits until Postgres is there, its schema up to date and the development merchant known."""
+
+    async def opened() -> Pool:
+        applied = await asyncio.to_thread(migrate, settings.postgres_dsn)
+        if applied:
+            _log.info("migrated", applied=applied)
+        return await open_pool(settings.postgres_dsn, settings.processor.pool_size_max)
+
+    pool = await persist(health, "postgres", opened)
+    development = settings.development
+    if development.api_key is not None and development.merchant is not None:
+        merchant, key_hash = development.merchant, api_key_hash(development.api_key)
+        await persist(
+            health, "postgres", lambda: upsert_merchant(pool, merchant, settings.psp.default, key_hash)
+        )
+    return pool
+
+
+def _adapters(settings: ProcessorSettings) -> dict[str, PspAdapter]:
+    simulator = settings.psp.simulator
+    if simulator is None:
+        return {}
+    adapter = SimulatorPsp(simulator.url, simulator.timeout_s, settings.processor.concurrency)
+    return {adapter.name: adapter}
+
+
+def _longest_call_s(settings: ProcessorSettings) -> float:
+    return settings.psp.simulator.timeout_s if settings.psp.simulator else 0.0
+
+
+async def _watch_kafka(publisher: Publisher, health: Health) -> None:
+    """Only for /readyz: the clients themselves reconnect for ever."""
+    while True:
+        health.report("kafka", await asyncio.to_thread(publisher.probe, CHANGES))
+        await asyncio.sleep(_PROBE_EVERY_S)
+
+
+async def _unless(stop: asyncio.Event, opening: Coroutine[Any, Any, Pool]) -> Pool | None:
+    """What `opening` comes to, or None when the stop comes first."""
+    async with _running(opening) as task, _running(stop.wait()) as stopped:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+
+
+async def _first_to_end(stop: asyncio.Event, parts: Sequence[asyncio.Future[Any]]) -> None:
+    """Returns at the stop. A part that ends before is broken: its error is raised, the process ends."""
+    async with _running(stop.wait()) as stopped:
+        done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        for part in done - {stopped}:
+            part.result()
+
+
+@asynccontextmanager
+async def _running(part: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """A task for the body's time: cancelled and awaited after it."""
+    task = asyncio.create_task(part)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

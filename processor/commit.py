@@ -1,0 +1,136 @@
+"""Group commit of conclusions: what became ready during one transaction goes into the next.
+
+One transaction in flight, no linger. While Postgres is down the conclusions wait here, bounded by the
+number of operations in flight; a lease that runs out meanwhile makes the conclusion late evidence, never a
+second truth. A content that Postgres refuses is found by committing one by one, and left to its lease with
+an alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from processor import metrics
+from processor.outcome import Decision
+from processor.patience import Health, persist
+from processor.storage.database import Pool
+from processor.storage.operations import Conclusion, conclude
+from tollgate.clock import Clock
+from tollgate.errors import RejectedInput
+from tollgate.status import NAME
+
+BATCH_MAX: Final = 500
+
+_log = structlog.get_logger()
+
+Committed = Sequence[tuple[Conclusion, Decision | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    conclusion: Conclusion
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """`on_committed` learns of every commit: the relay and the dispatcher are woken by it."""
+
+    def __init__(
+        self, pool: Pool, clock: Clock, health: Health, on_committed: Callable[[Committed], None]
+    ) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._health = health
+        self._on_committed = on_committed
+        self._queue: deque[_Waiting] = deque()
+        self._filled = asyncio.Event()
+
+    async def commit(self, conclusion: Conclusion) -> None:
+        """Returns when it is durable, or refused for good."""
+        waiting = _Waiting(conclusion, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._filled.set()
+        await waiting.done
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._filled.wait()
+            batch = self._next_batch()
+            await self._commit([waiting.conclusion for waiting in batch])
+            for waiting in batch:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+            if not self._queue:
+                self._filled.clear()
+
+    def _next_batch(self) -> list[_Waiting]:
+        """At most one conclusion a payment: the second has to see what the first made of the row."""
+        batch: dict[tuple[str, str], _Waiting] = {}
+        later: list[_Waiting] = []
+        while self._queue and len(batch) < BATCH_MAX:
+            waiting = self._queue.popleft()
+            payment = waiting.conclusion.claim.payment
+            if batch.setdefault((payment.merchant, payment.checkout_id), waiting) is not waiting:
+                later.append(waiting)
+        self._queue.extendleft(reversed(later))
+        return list(batch.values())
+
+    async def _commit(self, conclusions: Sequence[Conclusion]) -> None:
+        async def act() -> Committed:
+            return await conclude(self._pool, conclusions, self._clock.now_us())
+
+        try:
+            committed = await persist(self._health, "postgres", act)
+        except RejectedInput as error:
+            if len(conclusions) == 1:
+                _refused(conclusions[0], error)
+                return
+            for conclusion in conclusions:
+                await self._commit([conclusion])
+            return
+        _count(committed, self._clock.now_us())
+        self._on_committed(committed)
+
+
+def _refused(conclusion: Conclusion, error: RejectedInput) -> None:
+    merchant, checkout_id, operation_id = conclusion.claim.key
+    metrics.ANOMALIES.labels("outcome_refused").inc()
+    _log.error(
+        "outcome_refused",
+        detail=f"{error.message} It is taken up again when its lease ends; look at the PSP's answer.",
+        merchant=merchant,
+        checkout_id=checkout_id,
+        operation_id=operation_id,
+    )
+
+
+def _count(committed: Committed, now_us: int) -> None:
+    for conclusion, decision in committed:
+        merchant, checkout_id, operation_id = conclusion.claim.key
+        ids = {"merchant": merchant, "checkout_id": checkout_id, "operation_id": operation_id}
+        if decision is None:
+            metrics.STALE_LEASES.inc()
+            _log.warning(
+                "lease_lost", detail="The answer is kept as evidence; whoever holds the lease decides.", **ids
+            )
+            continue
+        if decision.payment:
+            metrics.OUTCOMES.labels(NAME[decision.payment.status]).inc()
+            waited_s = (now_us - decision.payment.created_at_us) / 1e6
+            metrics.ACCEPTANCE_TO_OUTCOME.observe(max(0.0, waited_s))
+        if decision.anomaly:
+            metrics.ANOMALIES.labels(decision.anomaly).inc()
+        if decision.parked_reason:
+            metrics.PARKED.inc()
+            _log.error(
+                "operation_parked",
+                detail=f"{decision.parked_reason}. Nothing is sent any more; ask the PSP what stands.",
+                **ids,
+            )

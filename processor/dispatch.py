@@ -1,0 +1,112 @@
+"""Dispatch: claims what is due, as much as there is room for, and hands it to the pipeline.
+
+Woken as soon as intake or an outcome commits; polls otherwise, for what became due by itself or was left by a
+worker that died. At most `concurrency` operations are in flight here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from processor import metrics
+from processor.operation import Claim
+from processor.patience import Health, persist
+from processor.pipeline import Pipeline
+from processor.storage.database import Pool
+from processor.storage.operations import claim
+from tollgate.clock import Clock
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchPolicy:
+    concurrency: int
+    batch_max: int
+    poll_interval_s: float
+    lease_s: float
+
+
+class Dispatcher:
+    def __init__(
+        self, pool: Pool, pipeline: Pipeline, policy: DispatchPolicy, clock: Clock, health: Health
+    ) -> None:
+        self._pool = pool
+        self._pipeline = pipeline
+        self._policy = policy
+        self._clock = clock
+        self._health = health
+        self._in_flight = 0
+        self._more = False  # the last claim was cut off by its limit
+        self._woken = asyncio.Event()
+        self._batches: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something may be due now."""
+        self._woken.set()
+
+    def wake_in(self, delay_s: float) -> None:
+        """Something will be due then; long delays are left to polling."""
+        if delay_s < self._policy.poll_interval_s:
+            asyncio.get_running_loop().call_later(delay_s, self.wake)
+
+    async def run(self) -> None:
+        """Until cancelled; what is in flight goes on, see `drain`."""
+        while True:
+            self._woken.clear()
+            limit = min(self._policy.concurrency - self._in_flight, self._policy.batch_max)
+            claims = await self._claim(limit) if limit else []
+            self._more = len(claims) == limit
+            if claims:
+                self._start(claims)
+            if not self._more or not self._has_room():
+                await self._wait()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Waits for what is in flight, at most that long; the rest is left to its leases."""
+        if self._batches:
+            _done, late = await asyncio.wait(self._batches, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
+    async def _claim(self, limit: int) -> list[Claim]:
+        async def act() -> list[Claim]:
+            return await claim(
+                self._pool, limit, self._policy.lease_s, self._clock.now_us(), self._clock.monotonic()
+            )
+
+        return await persist(self._health, "postgres", act)
+
+    def _start(self, claims: Sequence[Claim]) -> None:
+        self._in_flight += len(claims)
+        metrics.CLAIMED.inc(len(claims))
+        metrics.IN_FLIGHT.set(self._in_flight)
+        task = asyncio.create_task(self._pipeline.run(claims, self._finished))
+        self._batches.add(task)
+        task.add_done_callback(self._ended)
+
+    def _finished(self) -> None:
+        self._in_flight -= 1
+        metrics.IN_FLIGHT.set(self._in_flight)
+        if self._more and self._has_room():
+            self.wake()
+
+    def _has_room(self) -> bool:
+        """Enough to be worth a claim: a slot at a time would cost a transaction each."""
+        return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 8)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("batch_broke_off", exc_info=error)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._policy.poll_interval_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return

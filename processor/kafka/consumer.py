@@ -1,0 +1,166 @@
+"""The consumer of payments.changes: one thread that reads, hands over, and commits what was handled.
+
+1. It takes what is there, up to a batch, as soon as there is one record.
+2. The handler makes the batch durable. While it can't (OperationalError), the partitions are paused, the
+batch
+   is kept and offered again, and polling goes on, so that the group does not give the partitions away.
+3. Only then are the batch's offsets committed. A crash or a rebalance in between repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from processor.changes import ChangeRecord
+from processor.patience import pauses
+from tollgate.errors import OperationalError
+from tollgate.topics import CHANGES
+
+GROUP: Final = "tollgate-intake"
+_POLL_S: Final = 0.2
+_JOIN_S: Final = 5.0
+
+_log = structlog.get_logger()
+
+Handler = Callable[[Sequence[ChangeRecord]], Awaitable[None]]
+
+
+class ChangeConsumer:
+    """Start it inside the event loop in which `handle` is to run. `failed` resolves if the thread dies."""
+
+    def __init__(self, bootstrap: str, handle: Handler, batch_max: int) -> None:
+        self._bootstrap = bootstrap
+        self._handle = handle
+        self._batch_max = batch_max
+        self._stopping = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finishes the batch in hand, commits, leaves the group. Bounded."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, _JOIN_S)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._consume()
+        except BaseException as error:
+            self._loop.call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _consume(self) -> None:
+        """Until told to stop, or until the client breaks and must be built anew."""
+        consumer = Consumer(_configuration(self._bootstrap))
+        try:
+            consumer.subscribe([CHANGES], on_lost=_on_lost)
+            while not self._stopping.is_set():
+                if messages := self._take(consumer, _POLL_S):
+                    self._deliver(consumer, messages)
+        except KafkaException as error:
+            _log.warning("kafka_consumer_rebuilt", detail=str(error))
+            self._stopping.wait(1.0)
+        finally:
+            consumer.close()
+
+    def _take(self, consumer: Consumer, timeout_s: float) -> list[Message]:
+        first = consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first, *consumer.consume(self._batch_max - 1, timeout=0)]
+        return [message for message in messages if _is_record(message)]
+
+    def _deliver(self, consumer: Consumer, messages: list[Message]) -> None:
+        pending = pauses()
+        while not self._stopping.is_set():
+            records = [_record(message) for message in messages]
+            try:
+                asyncio.run_coroutine_threadsafe(_call(self._handle, records), self._loop).result()
+            except OperationalError as error:
+                _log.warning("intake_waits", detail=error.message, changes=len(messages))
+                consumer.pause(consumer.assignment())
+                messages += self._take(consumer, next(pending))
+                continue
+            consumer.resume(consumer.assignment())
+            consumer.commit(offsets=_next_offsets(messages), asynchronous=True)
+            return
+
+
+async def _call(handle: Handler, records: Sequence[ChangeRecord]) -> None:
+    await handle(records)
+
+
+def _configuration(bootstrap: str) -> dict[str, str | int | bool | Callable[[KafkaError], None]]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": GROUP,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": 6000,
+        "heartbeat.interval.ms": 1500,
+        "fetch.queue.backoff.ms": 10,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 500,
+        "error_cb": _on_error,
+    }
+
+
+def _on_error(error: KafkaError) -> None:
+    _log.warning("kafka_consumer", detail=error.str(), fatal=error.fatal())
+
+
+def _on_lost(_consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    _log.warning("partitions_lost", count=len(partitions), detail="Another processor repeats what was open.")
+
+
+def _is_record(message: Message) -> bool:
+    error = message.error()
+    if error is None:
+        return True
+    if error.fatal():
+        raise KafkaException(error)
+    _log.warning("kafka_consumer", detail=error.str(), fatal=False)
+    return False
+
+
+def _record(message: Message) -> ChangeRecord:
+    _kind, timestamp_ms = message.timestamp()
+    headers = [(name, _bytes(value)) for name, value in message.headers() or ()]
+    return ChangeRecord(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=headers,
+        timestamp_us=timestamp_ms * 1000,
+    )
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _next_offsets(messages: Sequence[Message]) -> list[TopicPartition]:
+    """One past the last handled record of each partition."""
+    offsets: dict[int, int] = {}
+    for message in messages:
+        partition = message.partition() or 0
+        offsets[partition] = max(offsets.get(partition, 0), (message.offset() or 0) + 1)
+    return [TopicPartition(CHANGES, partition, offset) for partition, offset in offsets.items()]

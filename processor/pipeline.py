@@ -1,0 +1,245 @@
+"""Claimed operations on their way: assess, store, call, conclude.
+
+1. Every claim gets its next step, purely.
+2. A first execution is assessed, and its exact request built.
+3. All requests of the batch are stored in one transaction. What that doesn't confirm is not sent.
+4. The calls go out side by side, with no transaction open, each only while its lease certainly outlives it.
+5. Each answer is concluded by the committer as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import orjson
+import structlog
+
+from processor import metrics
+from processor.commit import Committer
+from processor.operation import (
+    CHARGE_STEP,
+    Call,
+    CallKind,
+    Claim,
+    Execute,
+    Expire,
+    LookUp,
+    Park,
+    Postpone,
+    PspTerms,
+    Send,
+    next_step,
+)
+from processor.outcome import (
+    ANSWER_OF,
+    Decision,
+    RetryPolicy,
+    decide_expired,
+    decide_outcome,
+    decide_risk_declined,
+)
+from processor.patience import Health, persist
+from processor.psp.interface import Outcome, PspAdapter
+from processor.risk import Assessment, RiskAssessor
+from processor.storage.database import Pool
+from processor.storage.operations import Answered, Assessed, Conclusion, NewAttempt, store_attempts
+from tollgate.clock import Clock
+from tollgate.errors import OperationalError
+from tollgate.ids import psp_idempotency_key
+from tollgate.v1.payment_pb2 import Payment
+
+POSTPONED_S: Final = 10.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """`psp_timeout_s` bounds every call; a lease is at least twice that."""
+
+    lease_s: float
+    psp_timeout_s: float
+
+
+class Pipeline:
+    """Executes claims. Stateless between them: everything that matters is in Postgres."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        committer: Committer,
+        adapters: Mapping[str, PspAdapter],
+        assessor: RiskAssessor,
+        policy: RetryPolicy,
+        timing: Timing,
+        clock: Clock,
+        health: Health,
+        random: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._committer = committer
+        self._adapters = adapters
+        self._assessor = assessor
+        self._policy = policy
+        self._timing = timing
+        self._clock = clock
+        self._health = health
+        self._random = random
+
+    async def run(self, claims: Sequence[Claim], on_finished: Callable[[], None]) -> None:
+        """Takes every claim as far as it goes now; `on_finished` is called once for each."""
+        attempts, conclusions = await self._plan(claims)
+        allowed = await self._store(attempts)
+        for _refused in range(len(attempts) - len(allowed)):
+            on_finished()  # the lease was lost: whoever holds it now goes on
+        ways = [self._call(attempt) for attempt in allowed]
+        ways += [self._committer.commit(conclusion) for conclusion in conclusions]
+        await asyncio.gather(*(_finishing(way, on_finished) for way in ways))
+
+    async def _plan(self, claims: Sequence[Claim]) -> tuple[list[NewAttempt], list[Conclusion]]:
+        attempts: list[NewAttempt] = []
+        conclusions: list[Conclusion] = []
+        fresh: list[Claim] = []
+        for claim in claims:
+            match next_step(claim, self._terms(claim), self._clock.now_us()):
+                case Execute():
+                    fresh.append(claim)
+                case Send(stored):
+                    attempts.append(_again(claim, stored.step, CallKind.SEND))
+                case LookUp(stored):
+                    attempts.append(_again(claim, stored.step, CallKind.LOOK_UP))
+                case Expire():
+                    conclusions.append(
+                        Conclusion(claim, partial(decide_expired, now_us=self._clock.now_us()))
+                    )
+                case Postpone(reason):
+                    conclusions.append(_postponed(claim, reason))
+                case Park(reason):
+                    conclusions.append(Conclusion(claim, partial(_decided, Decision(parked_reason=reason))))
+        if fresh:
+            await self._assess(fresh, attempts, conclusions)
+        return attempts, conclusions
+
+    async def _assess(
+        self, fresh: Sequence[Claim], attempts: list[NewAttempt], conclusions: list[Conclusion]
+    ) -> None:
+        """An assessor that is down postpones the payment; nothing was sent."""
+        verdicts = await asyncio.gather(
+            *(self._assessor.assess(claim.payment) for claim in fresh), return_exceptions=True
+        )
+        for claim, verdict in zip(fresh, verdicts, strict=True):
+            if isinstance(verdict, OperationalError):
+                conclusions.append(_postponed(claim, verdict.message))
+            elif isinstance(verdict, BaseException):
+                raise verdict
+            elif verdict.declined:
+                conclusions.append(self._declined_by_risk(claim, verdict))
+            else:
+                attempts.append(self._first(claim, verdict))
+
+    def _declined_by_risk(self, claim: Claim, verdict: Assessment) -> Conclusion:
+        decide = partial(decide_risk_declined, score=verdict.score, now_us=self._clock.now_us())
+        return Conclusion(claim, decide, assessed=_stored_form(verdict))
+
+    def _first(self, claim: Claim, verdict: Assessment) -> NewAttempt:
+        adapter = self._adapters[claim.payment.psp]
+        key = psp_idempotency_key(*claim.key, CHARGE_STEP)
+        request = adapter.build_charge(claim.payment, key)
+        scored = replace(claim, risk_score=verdict.score)
+        return NewAttempt(
+            scored, CHARGE_STEP, adapter.name, request, CallKind.SEND, 1, assessed=_stored_form(verdict)
+        )
+
+    async def _store(self, attempts: Sequence[NewAttempt]) -> list[NewAttempt]:
+        """Those that may go out now, under a renewed lease."""
+        if not attempts:
+            return []
+        lease_ends = min(attempt.claim.lease_ends for attempt in attempts)
+
+        async def act() -> tuple[float, set[tuple[str, str, str]]]:
+            begun = self._clock.monotonic()
+            held = await store_attempts(self._pool, attempts, self._timing.lease_s, self._clock.now_us())
+            return begun + self._timing.lease_s, held
+
+        try:
+            renewed, held = await persist(
+                self._health, "postgres", act, until=lambda: self._clock.monotonic() > lease_ends
+            )
+        except OperationalError:
+            return []
+        return [
+            replace(attempt, claim=replace(attempt.claim, lease_ends=renewed))
+            for attempt in attempts
+            if attempt.claim.key in held
+        ]
+
+    async def _call(self, attempt: NewAttempt) -> None:
+        claim = attempt.claim
+        if self._clock.monotonic() + self._timing.psp_timeout_s > claim.lease_ends:
+            return  # it might still be under way when another worker takes over
+        adapter = self._adapters[claim.payment.psp]
+        begun = self._clock.monotonic()
+        if attempt.kind is CallKind.SEND:
+            outcome = await adapter.send(attempt.request, claim.payment.traceparent)
+        else:
+            outcome = await adapter.look_up(attempt.request, claim.payment.psp_reference)
+        answer = ANSWER_OF[type(outcome)]
+        metrics.PSP_CALL.labels(adapter.name, answer.value).observe(self._clock.monotonic() - begun)
+        await self._committer.commit(self._concluded(attempt, outcome))
+
+    def _concluded(self, attempt: NewAttempt, outcome: Outcome) -> Conclusion:
+        now_us = self._clock.now_us()
+        answer = ANSWER_OF[type(outcome)]
+        calls = (*attempt.claim.calls, Call(attempt.kind, answer))
+        jitter = self._random()
+
+        def decide(payment: Payment) -> Decision:
+            if attempt.claim.risk_score is not None:
+                payment.risk_score = attempt.claim.risk_score
+            return decide_outcome(payment, calls, outcome, now_us, self._policy, jitter)
+
+        answered = Answered(attempt.step, attempt.number, now_us, answer, _evidence(outcome))
+        return Conclusion(attempt.claim, decide, answered)
+
+    def _terms(self, claim: Claim) -> PspTerms | None:
+        adapter = self._adapters.get(claim.payment.psp)
+        return PspTerms(adapter.resolution, adapter.key_retention_s) if adapter else None
+
+
+def _again(claim: Claim, step: str, kind: CallKind) -> NewAttempt:
+    """Another call about the stored bytes, which are never built a second time."""
+    if claim.request is None:
+        raise ValueError("only what was stored can be sent again")
+    return NewAttempt(claim, step, claim.payment.psp, claim.request.request, kind, len(claim.calls) + 1)
+
+
+def _decided(decision: Decision, _payment: Payment) -> Decision:
+    return decision
+
+
+def _postponed(claim: Claim, reason: str) -> Conclusion:
+    _log.warning("operation_postponed", detail=reason, merchant=claim.key[0], checkout_id=claim.key[1])
+    return Conclusion(claim, partial(_decided, Decision(claim_after_s=POSTPONED_S)))
+
+
+def _stored_form(verdict: Assessment) -> Assessed:
+    return Assessed(verdict.score, orjson.dumps(verdict.reasons).decode(), verdict.declined)
+
+
+def _evidence(outcome: Outcome) -> str:
+    """The answer as it is kept. NUL is the one character that Postgres' JSON can't hold."""
+    return orjson.dumps(outcome).decode().replace("\\u0000", "")
+
+
+async def _finishing(way: Awaitable[None], on_finished: Callable[[], None]) -> None:
+    """The edge of one operation: whatever goes wrong in it, its lease runs out and it is taken up again."""
+    try:
+        await way
+    except Exception:
+        _log.exception("operation_broke_off", detail="It is taken up again when its lease ends; report this.")
+    finally:
+        on_finished()

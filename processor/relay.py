@@ -1,0 +1,188 @@
+"""The relay: unpublished outbox rows to Kafka, at least once, in order within a payment.
+
+1. A pass reads the oldest unpublished rows of the slices that this relay holds.
+2. Every version becomes an event; the newest of each payment becomes a StatusUpdate for every shard that
+   shipped it and for the ring's owner. Shards that are owed a resend get the payment as it stands.
+3. All are produced and their delivery reports awaited.
+4. What was delivered is marked, unless anything of the same payment failed: that is sent again whole.
+
+A crash between 3 and 4 repeats deliveries; consumers know a version that they have seen. The slices' locks,
+the reads and the marks share one session: a relay that lost its locks can't mark either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from processor import metrics
+from processor.event import event_record, status_record
+from processor.kafka.producer import Outgoing, Publisher
+from processor.patience import Health, pauses
+from processor.storage.database import Connection, connect
+from processor.storage.outbox import (
+    Entry,
+    Resend,
+    mark_published,
+    mark_resent,
+    owed_resends,
+    unpublished,
+)
+from processor.storage.slices import SliceLease
+from tollgate import topics
+from tollgate.clock import Clock
+from tollgate.errors import OperationalError
+from tollgate.v1.payment_pb2 import Payment
+
+_REFRESH_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+OwnerOf = Callable[[str], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPolicy:
+    batch_max: int
+    poll_interval_s: float
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """What a pass sends, and which records stand for which outbox entry or resend."""
+
+    records: list[Outgoing] = field(default_factory=list)
+    of_entry: list[tuple[Entry, list[int]]] = field(default_factory=list)
+    of_resend: list[tuple[Resend, list[int]]] = field(default_factory=list)
+
+
+def plan_deliveries(
+    entries: Sequence[Entry], resends: Sequence[Resend], owner_of: OwnerOf, now_us: int
+) -> Deliveries:
+    """Pure. Entries come in version order within a payment; a StatusUpdate stands for all up to its
+    version.
+    """
+    newest = {(entry.merchant, entry.checkout_id): entry.version for entry in entries}
+    plan = Deliveries()
+    for entry in entries:
+        payment = Payment.FromString(entry.snapshot)
+        outgoing = [event_record(payment, entry.event_type)]
+        if newest[entry.merchant, entry.checkout_id] == entry.version:
+            owner = owner_of(entry.checkout_id)
+            shards = {*entry.shards, *(() if owner is None else (owner,))}
+            outgoing += [status_record(payment, shard, now_us) for shard in sorted(shards)]
+        plan.of_entry.append((entry, _append(plan.records, outgoing)))
+    for resend in resends:
+        record = status_record(resend.payment, resend.shard, now_us)
+        plan.of_resend.append((resend, _append(plan.records, [record])))
+    return plan
+
+
+def delivered_entries(plan: Deliveries, delivered: Sequence[bool]) -> list[Entry]:
+    """Pure. Those to be marked. A payment of which anything failed is sent again whole, in order."""
+    broken = {
+        (entry.merchant, entry.checkout_id)
+        for entry, indexes in plan.of_entry
+        if not all(delivered[index] for index in indexes)
+    }
+    return [entry for entry, _ in plan.of_entry if (entry.merchant, entry.checkout_id) not in broken]
+
+
+class Relay:
+    """One a processor. `wake` after every commit that wrote an outbox row."""
+
+    def __init__(
+        self,
+        dsn: str,
+        publisher: Publisher,
+        owner_of: OwnerOf,
+        policy: RelayPolicy,
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        self._dsn = dsn
+        self._publisher = publisher
+        self._owner_of = owner_of
+        self._policy = policy
+        self._clock = clock
+        self._health = health
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A lost session is opened anew, and the locks with it."""
+        pause = pauses()
+        while True:
+            try:
+                connection = await connect(self._dsn)
+            except OperationalError as error:
+                self._health.report("relay", error.message)
+                await asyncio.sleep(next(pause))
+                continue
+            pause = pauses()
+            self._health.report("relay", None)
+            try:
+                await self._relay(connection)
+            except OperationalError as error:
+                _log.warning("relay_interrupted", detail=error.message)
+                await asyncio.sleep(next(pause))
+            finally:
+                connection.terminate()
+
+    async def _relay(self, connection: Connection) -> None:
+        lease = SliceLease(connection)
+        refresh_at = self._clock.monotonic()
+        while True:
+            self._woken.clear()
+            if self._clock.monotonic() >= refresh_at:
+                await lease.refresh()
+                refresh_at = self._clock.monotonic() + _REFRESH_S
+            if not await self.relay_once(connection, lease.held):
+                await self._wait()
+
+    async def relay_once(self, connection: Connection, slices: Sequence[int]) -> int:
+        """One pass; how much there was to do. Raises OperationalError when a dependency fails."""
+        entries = await unpublished(connection, slices, self._policy.batch_max)
+        resends = await owed_resends(connection, slices, self._policy.batch_max)
+        if not entries and not resends:
+            return 0
+        now_us = self._clock.now_us()
+        plan = plan_deliveries(entries, resends, self._owner_of, now_us)
+        delivered = await self._publisher.publish(plan.records)
+        await self._mark(connection, plan, delivered)
+        if not all(delivered):
+            raise OperationalError(
+                f"{delivered.count(False)} records were not delivered; they are sent again."
+            )
+        return len(entries) + len(resends)
+
+    async def _mark(self, connection: Connection, plan: Deliveries, delivered: Sequence[bool]) -> None:
+        now_us = self._clock.now_us()
+        if entries := delivered_entries(plan, delivered):
+            await mark_published(connection, [entry.id for entry in entries], now_us)
+            metrics.PUBLISHED.labels(topics.EVENTS).inc(len(entries))
+        resent = [resend for resend, indexes in plan.of_resend if all(delivered[index] for index in indexes)]
+        if resent:
+            await mark_resent(connection, resent)
+        for entry in entries:
+            metrics.RELAY_DELAY.observe(max(0.0, (now_us - entry.created_at_us) / 1e6))
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._policy.poll_interval_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+
+def _append(records: list[Outgoing], outgoing: Sequence[Outgoing]) -> list[int]:
+    """The indexes that `outgoing` gets in `records`."""
+    first = len(records)
+    records.extend(outgoing)
+    return list(range(first, len(records)))

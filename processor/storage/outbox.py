@@ -1,0 +1,95 @@
+"""What is still to be told: unpublished outbox rows and the snapshots that shards are owed.
+
+Rows are found by what is missing (`published_at IS NULL`), never by "id greater than the last": an id is
+taken before its transaction commits, so a later id may be seen first. Within a payment ids and versions
+rise together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from processor.storage.database import Connection, columns_of, translated
+from processor.storage.payments import COLUMNS, payment_from
+from tollgate.v1.payment_pb2 import Payment
+
+_UNPUBLISHED: Final = """
+SELECT o.id, o.merchant, o.checkout_id, o.version, o.event_type, o.snapshot, o.created_at,
+    ARRAY(SELECT DISTINCT s.shard FROM payment_shards AS s
+          WHERE s.merchant = o.merchant AND s.checkout_id = o.checkout_id) AS shards
+FROM outbox AS o
+WHERE o.published_at IS NULL AND o.slice = ANY($1::smallint[])
+ORDER BY o.id
+LIMIT $2
+"""
+
+_PUBLISHED: Final = "UPDATE outbox SET published_at = $2 WHERE id = ANY($1::bigint[])"
+
+_RESENDS: Final = f"""
+SELECT {COLUMNS}, r.shard, r.requested_at
+FROM status_resends AS r
+JOIN payments AS p ON p.merchant = r.merchant AND p.checkout_id = r.checkout_id
+WHERE r.slice = ANY($1::smallint[])
+LIMIT $2
+"""  # noqa: S608
+
+_RESENT: Final = """
+DELETE FROM status_resends AS r
+USING unnest($1::text[], $2::text[], $3::smallint[], $4::timestamptz[])
+    AS d (merchant, checkout_id, shard, requested_at)
+WHERE r.merchant = d.merchant AND r.checkout_id = d.checkout_id AND r.shard = d.shard
+  AND r.requested_at = d.requested_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of one payment. `shards` shipped it; `snapshot` is the Payment, serialized."""
+
+    id: int
+    merchant: str
+    checkout_id: str
+    version: int
+    event_type: str
+    snapshot: bytes
+    created_at_us: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """A shard that is owed the payment as it stands."""
+
+    payment: Payment
+    shard: int
+    requested_at_us: int
+
+
+async def unpublished(connection: Connection, slices: Sequence[int], limit: int) -> list[Entry]:
+    """Oldest first; a payment's versions in order and without a gap."""
+    with translated("reading the outbox"):
+        rows = await connection.fetch(_UNPUBLISHED, slices, limit)
+    return [Entry(*tuple(row)[:-1], shards=tuple(row["shards"])) for row in rows]
+
+
+async def mark_published(connection: Connection, ids: Sequence[int], now_us: int) -> None:
+    with translated("marking the outbox"):
+        await connection.execute(_PUBLISHED, ids, now_us)
+
+
+async def owed_resends(connection: Connection, slices: Sequence[int], limit: int) -> list[Resend]:
+    with translated("reading resends"):
+        rows = await connection.fetch(_RESENDS, slices, limit)
+    return [Resend(payment_from(row), row["shard"], row["requested_at"]) for row in rows]
+
+
+async def mark_resent(connection: Connection, resends: Sequence[Resend]) -> None:
+    """Forgets each, unless it was asked for again meanwhile."""
+    rows = [
+        (item.payment.merchant, item.payment.checkout_id, item.shard, item.requested_at_us)
+        for item in resends
+    ]
+    with translated("marking resends"):
+        await connection.execute(_RESENT, *columns_of(rows))
