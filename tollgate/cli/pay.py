@@ -64,9 +64,9 @@ def pay(
                 count or 1,
                 rng,
                 amount=amount if amount is not None or count else 1234,
-                currency=currency or "USD",
-                payment_method=payment_method or "pm_ok",
-                capture=capture or "automatic",
+                currency="USD" if currency is None else currency,
+                payment_method="pm_ok" if payment_method is None else payment_method,
+                capture="automatic" if capture is None else capture,
             )
     except RejectedInput as error:
         typer.echo(error.message, err=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tollgate.cli.pay_client import Paid
 from tollgate.cli.verify_payments import Finding
@@ -92,7 +92,7 @@ def print_report(report: Report, console: Console) -> None:
             "in the PSP's ledger.[/green]"
         )
         return
-    wrong = Table("payment", "problem", "what")
+    wrong = Table(Column("payment", no_wrap=True, min_width=36), "problem", "what")
     for finding in report.findings[:_FINDINGS_SHOWN]:
         wrong.add_row(finding.checkout_id, finding.problem, finding.detail)
     console.print(wrong)

@@ -11,9 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fixtures.simulator import RunningSimulator, simulator
-
-__all__ = ["simulator"]
+from tests.fixtures.simulator import RunningSimulator
 
 
 class _Caller:
