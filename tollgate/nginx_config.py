@@ -47,7 +47,7 @@ class NginxSettings:
 
 @dataclass(frozen=True)
 class Problem:
-    """One error that nginx itself answers with. No text here holds a quote, a backslash or a dollar."""
+    """One error that nginx itself answers with. No text here holds a double quote, backslash or dollar."""
 
     status: int
     title: str

@@ -46,3 +46,7 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)  # the reader of our output went away
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ def launch(paths: StackPaths, wishes: Wishes, progress: JarProgress, *, with_cal
         return None
     try:
         end_leftovers(paths)
-        ring, ports, notes = _plan(paths, wishes)
+        ring, ports, notes = plan(paths, wishes)
         settings = StackSettings(
             paths=paths,
             ports=ports,
@@ -228,7 +228,7 @@ def _make_data_dir(paths: StackPaths) -> None:
         )
 
 
-def _plan(paths: StackPaths, wishes: Wishes) -> tuple[RingFile, PortPlan, tuple[str, ...]]:
+def plan(paths: StackPaths, wishes: Wishes) -> tuple[RingFile, PortPlan, tuple[str, ...]]:
     """A data folder that has a ring keeps it: shards are named by it for ever."""
     port = HTTP if wishes.port is None else wishes.port
     if not paths.ring.exists():

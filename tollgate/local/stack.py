@@ -235,7 +235,7 @@ def _nginx(settings: StackSettings) -> Part:
 
     folder = settings.paths.nginx
     listen = address(settings.ports.http)
-    config = nginx_config.NginxSettings(folder=folder, listen=listen, run_as=_nobody())
+    config = nginx_config.NginxSettings(folder=folder, listen=listen, run_as=nobody())
     return Part(
         name=NGINX,
         argv=(str(nginx_binary()), "-p", str(folder), "-c", str(folder / "nginx.conf")),
@@ -253,7 +253,7 @@ def _render_nginx(config: nginx_config.NginxSettings, ring: Path, binary: Path) 
         binary.chmod(0o755)
 
 
-def _nobody() -> nginx_config.RunAs | None:
+def nobody() -> nginx_config.RunAs | None:
     """nginx's workers don't run as root."""
     if os.geteuid() != 0:
         return None

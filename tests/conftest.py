@@ -1,0 +1,10 @@
+"""What every test may ask for; each fixture starts its process only when a test does."""
+
+from __future__ import annotations
+
+pytest_plugins = [
+    "tests.fixtures.kafka",
+    "tests.fixtures.postgres",
+    "tests.fixtures.simulator",
+    "tests.fixtures.stack",
+]
