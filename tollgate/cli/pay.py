@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tollgate.cli.options import DataDir
 from tollgate.cli.pay_client import Paid, PayClient, Polling
 from tollgate.cli.pay_many import POLLING as MANY_POLLING
 from tollgate.cli.pay_many import pay_all, verified_report
@@ -43,9 +44,7 @@ def pay(
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="At once, with --file and --count.")] = 16,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same payments and ids.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds from first send to end, each.")] = 120.0,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="The stack's folder; else TOLLGATE_HOME, ./.tollgate.")
-    ] = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Pay once and watch every hop; with --file or --count pay many and check each one at both ends."""
