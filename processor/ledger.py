@@ -21,7 +21,7 @@ class LedgerService(LedgerServicer):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def FindPayment(  # type: ignore[override]
+    async def FindPayment(
         self,
         request: FindPaymentRequest,
         context: grpc.aio.ServicerContext[FindPaymentRequest, FindPaymentResponse],
@@ -32,7 +32,7 @@ class LedgerService(LedgerServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
         return FindPaymentResponse(payment=payment)
 
-    async def ListMerchants(  # type: ignore[override]
+    async def ListMerchants(
         self,
         request: ListMerchantsRequest,
         context: grpc.aio.ServicerContext[ListMerchantsRequest, ListMerchantsResponse],

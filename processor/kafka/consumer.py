@@ -115,6 +115,7 @@ def _configuration(bootstrap: str) -> dict[str, str | int | bool | Callable[[Kaf
         "heartbeat.interval.ms": 1500,
         "fetch.queue.backoff.ms": 10,
         "topic.metadata.refresh.interval.ms": 10_000,
+        "log.connection.close": False,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 500,
         "error_cb": _on_error,
@@ -141,7 +142,7 @@ def _is_record(message: Message) -> bool:
 
 def _record(message: Message) -> ChangeRecord:
     _kind, timestamp_ms = message.timestamp()
-    headers = [(name, _bytes(value)) for name, value in message.headers() or ()]
+    headers = [(str(header[0]), _bytes(header[1])) for header in message.headers() or ()]
     return ChangeRecord(
         topic=message.topic() or "",
         partition=message.partition() or 0,

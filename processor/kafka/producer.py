@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+_BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA
 _POLL_S: Final = 0.1
 _CLOSE_S: Final = 1.0
 _PROBE_S: Final = 2.0
@@ -101,7 +102,6 @@ class Publisher:
         def on_delivery(error: KafkaError | None, _message: Message) -> None:
             batch.report(index, delivered=error is None)
 
-        place = {} if record.partition is None else {"partition": record.partition}
         try:
             self._producer.produce(
                 record.topic,
@@ -109,7 +109,7 @@ class Publisher:
                 value=record.value,
                 headers=list(record.headers),
                 on_delivery=on_delivery,
-                **place,
+                partition=_BY_KEY if record.partition is None else record.partition,
             )
         except (BufferError, KafkaException) as error:
             _log.warning("produce_refused", topic=record.topic, detail=str(error))
@@ -125,6 +125,7 @@ class Publisher:
                 "message.timeout.ms": 0,
                 "partitioner": "murmur2_random",
                 "topic.metadata.propagation.max.ms": 5000,
+                "log.connection.close": False,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 500,
                 "error_cb": self._on_error,

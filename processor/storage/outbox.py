@@ -55,7 +55,7 @@ class Entry:
     event_type: str
     snapshot: bytes
     created_at_us: int
-    shards: tuple[int, ...]
+    shards: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ async def unpublished(connection: Connection, slices: Sequence[int], limit: int)
     """Oldest first; a payment's versions in order and without a gap."""
     with translated("reading the outbox"):
         rows = await connection.fetch(_UNPUBLISHED, slices, limit)
-    return [Entry(*tuple(row)[:-1], shards=tuple(row["shards"])) for row in rows]
+    return [Entry(*row) for row in rows]
 
 
 async def mark_published(connection: Connection, ids: Sequence[int], now_us: int) -> None:
