@@ -15,7 +15,7 @@ _WORDS: Final = {
     "sent": "sent to the PSP",
     "answered": "answered by the PSP",
     "decided": "outcome stored",
-    "published": "outcome published",
+    "published": "published",
 }
 
 
