@@ -90,23 +90,29 @@ Global___ApplyStatusResponse: _TypeAlias = ApplyStatusResponse  # noqa: Y015
 
 @_typing.final
 class AcknowledgeChangesRequest(_message.Message):
-    """Every change up to and including sequence was delivered to Kafka."""
+    """Every change up to and including sequence was delivered to Kafka. incarnation and epoch name the opening of the store
+    that the sender has read; the shard refuses another's (FAILED_PRECONDITION), because a store that lost its tail gives
+    the same sequences to other changes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INCARNATION_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.bytes
     sequence: _builtins.int
+    epoch: _builtins.int
     def __init__(
         self,
         *,
         incarnation: _builtins.bytes = ...,
         sequence: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
