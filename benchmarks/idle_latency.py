@@ -1,8 +1,8 @@
 """How long an idle payment takes from its 202 to `succeeded`, and where the time goes. Run by `make bench`.
 
 One payment at a time, each polled every 5 ms, on a stack that does nothing else: a running one (--data-dir),
-or one of its own, started and stopped here. Prints p50, p90 and max beside the goal and the median of every hop;
-writes the raw numbers with machine, versions and command. Exit 1 when the median misses the goal.
+or one of its own, started and stopped here. Prints p50, p90 and max beside the goal and the median of every
+hop; writes the raw numbers with machine, versions and command. Exit 1 when the median misses the goal.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,30 @@ async def test_many_commits_at_once_share_their_syncs(tmp_path: Path) -> None:
     journal.close()
     assert len(path.read_bytes().splitlines()) < 10
     assert _numbers(_recovered(path)) == list(range(200))
+
+
+async def test_a_commit_never_returns_before_the_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def slow_sync(_fd: int) -> None:
+        entered.set()
+        release.wait(10)
+
+    journal = Journal(tmp_path / "ledger")
+    monkeypatch.setattr("tollgate.local.simulator.journal.os.fdatasync", slow_sync)
+    journal.append({"number": 1})
+    first = asyncio.create_task(journal.commit())
+    assert await asyncio.to_thread(entered.wait, 10)
+    journal.append({"number": 2})
+    second = asyncio.create_task(journal.commit())
+    await asyncio.sleep(0)
+    assert not first.done()
+    release.set()
+    await asyncio.gather(first, second)
+    journal.close()
+    assert len((tmp_path / "ledger").read_bytes().splitlines()) == 2
 
 
 async def test_a_waiter_that_goes_away_disturbs_nobody(tmp_path: Path) -> None:
