@@ -14,6 +14,9 @@ import pytest
 from tests.fixtures.simulator import RunningSimulator
 
 
+RETRY_S = 0.005
+
+
 class _Caller:
     """Calls the simulator as a PSP client would; (status, body)."""
 
@@ -96,8 +99,7 @@ async def test_a_key_used_for_another_body_is_422_also_while_the_first_runs(
     simulator: RunningSimulator, caller: _Caller
 ) -> None:
     first = asyncio.create_task(caller.charge("one", "pm_slow_500"))
-    while not (await simulator.ledger())["calls"]:
-        await asyncio.sleep(0.01)
+    await simulator.until(lambda ledger: bool(ledger["calls"]))
     during = await caller.charge("one", "pm_slow_500", amount=9)
     assert (await first)[0] == 200
     after = await caller.charge("one", "pm_slow_500", amount=9)
@@ -216,8 +218,7 @@ async def test_sigterm_ends_it_at_once_while_an_answer_is_lost(
     simulator: RunningSimulator, caller: _Caller
 ) -> None:
     lost = asyncio.create_task(caller.charge("lost", "pm_lost"))
-    while not (await simulator.ledger())["effects"]:
-        await asyncio.sleep(0.01)
+    await simulator.until(lambda ledger: bool(ledger["effects"]))
     assert await simulator.stop() == 0
     with pytest.raises(aiohttp.ClientError):
         await lost
@@ -238,7 +239,7 @@ async def test_kill_9_under_load_keeps_every_answered_charge_once(simulator: Run
                 try:
                     status, body = await caller.charge(name)
                 except aiohttp.ClientError:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(RETRY_S)
                     continue
                 assert status == 200
                 answers.setdefault(name, set()).add(body)
@@ -251,8 +252,9 @@ async def test_kill_9_under_load_keeps_every_answered_charge_once(simulator: Run
             clients.create_task(client(number, session))
         for _ in range(4):
             target = len(answers) + rng.randrange(50, 200)
-            while len(answers) < target:
-                await asyncio.sleep(0.002)
+            async with asyncio.timeout(20):
+                while len(answers) < target:
+                    await asyncio.sleep(RETRY_S)
             await simulator.kill()
             await simulator.start_again()
         stop.set()
