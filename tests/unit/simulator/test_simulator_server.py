@@ -13,7 +13,6 @@ import pytest
 
 from tests.fixtures.simulator import RunningSimulator
 
-
 RETRY_S = 0.005
 
 
