@@ -1,0 +1,162 @@
+"""A worker that dies at any step, and another that takes over: exactly one effect, whatever the step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from processor.operation import CallKind
+from processor.psp.interface import Outcome, PspRequest
+from processor.storage.database import Pool
+from processor.storage.operations import NewAttempt, claim, store_attempts
+from tests.fixtures.changes import accepted_payment, change_record
+from tests.integration.processor.conftest import Bench, bench_on
+from tollgate.errors import OperationalError
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this point of the worker runs."""
+
+
+@pytest.fixture
+async def successor(bench: Bench, pool: Pool) -> AsyncIterator[Bench]:
+    """Another processor on the same database and the same PSP."""
+    async with bench_on(pool, bench.psp, bench.clock) as made:
+        yield made
+
+
+async def finish(successor: Bench) -> None:
+    await successor.let_leases_end()
+    while await successor.run_due():
+        await successor.let_leases_end()
+
+
+async def assert_paid_once(bench: Bench) -> None:
+    payment = await bench.payment()
+    assert (payment["status"], payment["captured_amount"]) == ("succeeded", 1234)
+    assert len(bench.psp.effects) == 1
+    assert len(set(bench.psp.sent)) == 1
+    versions = await bench.pool.fetch("SELECT version FROM outbox ORDER BY id")
+    assert [row["version"] for row in versions] == [1, 2, 3]
+
+
+async def test_killed_after_the_claim(bench: Bench, successor: Bench) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    assert await claim(bench.pool, 10, 15.0, bench.clock.now_us(), 0.0)
+    assert await successor.run_due() == 0
+    await finish(successor)
+    await assert_paid_once(bench)
+
+
+async def test_killed_after_the_attempt_is_stored_and_before_the_call(bench: Bench, successor: Bench) -> None:
+    async def killed(request: PspRequest, traceparent: str) -> Outcome:
+        raise Killed
+
+    await abandoned_during_the_call(bench, killed)
+    assert await bench.pool.fetchval("SELECT count(*) FROM attempts WHERE outcome IS NULL") == 1
+    await finish(successor)
+    await assert_paid_once(bench)
+
+
+async def test_killed_after_the_psp_executed_and_before_the_answer_is_stored(
+    bench: Bench, successor: Bench
+) -> None:
+    send = bench.psp.send
+
+    async def executed_then_killed(request: PspRequest, traceparent: str) -> Outcome:
+        await send(request, traceparent)
+        raise Killed
+
+    await abandoned_during_the_call(bench, executed_then_killed)
+    assert len(bench.psp.effects) == 1
+    await finish(successor)
+    await assert_paid_once(bench)
+    assert len(bench.psp.sent) == 2
+
+
+async def abandoned_during_the_call(bench: Bench, send: object) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.psp, "send", send)
+        with pytest.raises(Killed):
+            await bench.run_due()
+
+
+async def test_killed_while_postgres_refuses_the_outcome(
+    bench: Bench, successor: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+
+    async def down(*_: object) -> None:
+        raise OperationalError("Postgres is down.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("processor.commit.conclude", down)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await bench.run_due()
+    assert len(bench.psp.effects) == 1
+    await finish(successor)
+    payment = await bench.payment()
+    assert payment["status"] == "succeeded"
+    assert len(bench.psp.effects) == 1
+
+
+async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
+    bench: Bench, successor: Bench
+) -> None:
+    send = bench.psp.send
+
+    async def slow(request: PspRequest, traceparent: str) -> Outcome:
+        """While the answer is on its way, the lease ends and another worker finishes."""
+        outcome = await send(request, traceparent)
+        if len(bench.psp.sent) == 1:
+            await finish(successor)
+        return outcome
+
+    await bench.take_in(change_record(accepted_payment()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.psp, "send", slow)
+        await bench.run_due()
+    await assert_paid_once(bench)
+    (refused,) = bench.committed[-1]
+    assert refused[1] is None
+    attempts = await bench.pool.fetch("SELECT outcome, late FROM attempts ORDER BY number")
+    assert [tuple(row) for row in attempts] == [("approved", True), ("approved", False)]
+
+
+async def test_what_a_stale_claim_wants_to_send_is_not_stored_and_so_not_sent(
+    bench: Bench, successor: Bench
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    (stale,) = await claim(bench.pool, 10, 15.0, bench.clock.now_us(), 0.0)
+    await finish(successor)
+    request = PspRequest("POST", "/charges", "another", b"{}")
+    attempt = NewAttempt(stale, "charge", "simulator", request, kind=CallKind.SEND, number=1)
+    assert await store_attempts(bench.pool, [attempt], 15.0, bench.clock.now_us()) == set()
+    await assert_paid_once(bench)
+
+
+async def test_a_lease_too_short_for_a_call_sends_nothing(bench: Bench) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    claims = await claim(bench.pool, 10, 15.0, bench.clock.now_us(), bench.clock.monotonic())
+    store = store_attempts
+
+    async def slow_store(*arguments: object) -> object:
+        result = await store(*arguments)  # type: ignore[arg-type]
+        bench.clock.advance(11)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.pipeline.store_attempts", slow_store)
+        await bench.pipeline.run(claims, lambda: None)
+    assert not bench.psp.sent
+
+
+async def test_two_workers_never_claim_the_same_operation(bench: Bench, successor: Bench) -> None:
+    await bench.take_in(*(change_record(accepted_payment(f"checkout-{n:04d}")) for n in range(40)))
+    counts = await asyncio.gather(*(worker.run_due(10) for worker in (bench, successor) * 4))
+    assert sum(counts) == 40
+    assert len(bench.psp.sent) == len(bench.psp.effects) == 40

@@ -1,0 +1,136 @@
+"""The relay against a real outbox: repeats are allowed, losses and reorderings are not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from processor.kafka.producer import Outgoing
+from processor.patience import Health
+from processor.relay import Relay, RelayPolicy
+from processor.ring import RingOwners
+from processor.storage.database import connect
+from processor.storage.payments import SLICES
+from processor.storage.slices import SliceLease
+from tests.fixtures.changes import accepted_payment, change_record
+from tests.integration.processor.conftest import Bench
+from tollgate import topics
+from tollgate.clock import FakeClock
+from tollgate.errors import OperationalError
+from tollgate.ring_file import RingFile, ShardEntry, write_ring_file
+from tollgate.v1.shard_pb2 import StatusUpdate
+
+ALL = range(SLICES)
+
+
+@pytest.fixture
+async def session(migrated_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await connect(migrated_dsn)
+    yield connection
+    await connection.close()
+
+
+def relay_of(bench: Bench, dsn: str) -> Relay:
+    policy = RelayPolicy(batch_max=100, poll_interval_s=0.05)
+    return Relay(dsn, bench.publisher, lambda _: 7, policy, bench.clock, Health())  # type: ignore[arg-type]
+
+
+def versions(events: Iterable[Outgoing]) -> list[int]:
+    return [int(dict(event.headers)["ce_id"].rsplit(b"/", 1)[1]) for event in events]
+
+
+async def test_each_version_is_published_once_and_marked(
+    bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await bench.take_in(change_record(accepted_payment(), shard=2))
+    await bench.run_due()
+    relay = relay_of(bench, migrated_dsn)
+    assert await relay.relay_once(session, ALL) == 3
+    assert await relay.relay_once(session, ALL) == 0
+    assert versions(bench.publisher.of(topics.EVENTS)) == [1, 2, 3]
+    assert [record.partition for record in bench.publisher.of(topics.STATUS)] == [2, 7]
+
+
+async def test_a_crash_between_delivery_and_mark_repeats_and_never_loses_or_reorders(
+    bench: Bench,
+    migrated_dsn: str,
+    session: asyncpg.Connection[asyncpg.Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+
+    async def crash(*_: object) -> None:
+        raise OperationalError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("processor.relay.mark_published", crash)
+        with pytest.raises(OperationalError):
+            await relay_of(bench, migrated_dsn).relay_once(session, ALL)
+    await bench.run_due()
+    await relay_of(bench, migrated_dsn).relay_once(session, ALL)
+    assert versions(bench.publisher.of(topics.EVENTS)) == [1, 1, 2, 3]
+    assert await session.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
+
+
+async def test_what_kafka_did_not_take_stays_unpublished(
+    bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    bench.publisher.failing.add(topics.STATUS)
+    with pytest.raises(OperationalError):
+        await relay_of(bench, migrated_dsn).relay_once(session, ALL)
+    bench.publisher.failing.clear()
+    assert await relay_of(bench, migrated_dsn).relay_once(session, ALL) == 1
+
+
+async def test_a_repeated_change_makes_the_shard_hear_how_the_payment_stands(
+    bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    record = change_record(accepted_payment(), shard=5)
+    await bench.take_in(record)
+    await bench.run_due()
+    relay = relay_of(bench, migrated_dsn)
+    await relay.relay_once(session, ALL)
+    bench.publisher.produced.clear()
+    await bench.take_in(record)
+    assert await relay.relay_once(session, ALL) == 1
+    assert await relay.relay_once(session, ALL) == 0
+    (status,) = bench.publisher.produced
+    assert status.partition == 5
+    assert StatusUpdate.FromString(status.value).payment.version == 3
+
+
+async def test_slices_are_shared_evenly_and_a_dead_session_s_slices_go_to_the_living(
+    migrated_dsn: str,
+) -> None:
+    first, second = await connect(migrated_dsn), await connect(migrated_dsn)
+    one, two = SliceLease(first), SliceLease(second)
+    await one.refresh()
+    assert sorted(one.held) == list(ALL)
+    await two.refresh()
+    assert two.held == []
+    await one.refresh()
+    await two.refresh()
+    assert (len(one.held), len(two.held)) == (8, 8)
+    assert sorted(one.held + two.held) == list(ALL)
+    await first.close()
+    await two.refresh()
+    assert sorted(two.held) == list(ALL)
+    await second.close()
+
+
+def test_the_ring_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
+    path, clock = tmp_path / "ring.json", FakeClock()
+    owners = RingOwners(path, clock)
+    assert owners.owner("checkout-0001") is None
+    for shard in (0, 1):
+        entry = ShardEntry(id=shard, name=f"127.0.0.1:{7100 + shard}", grpc="127.0.0.1:1")
+        write_ring_file(path, RingFile(version=1 + shard, next_id=2, shards=(entry,)))
+        clock.advance(2)
+        assert owners.owner("checkout-0001") == shard
+    path.write_text("torn")
+    clock.advance(2)
+    assert owners.owner("checkout-0001") == 1
