@@ -19,6 +19,6 @@ def test_amounts_are_shown_with_their_currencys_exponent(amount: int, currency: 
     assert money.format_amount(amount, currency) == shown
 
 
-@pytest.mark.parametrize("code", ["XXX", "XTS", "XAU", "usd", "US", "USDX", "USD\n", "", "EURO"])
+@pytest.mark.parametrize("code", ["XTS", "XAU", "usd", "US", "USDX", "USD\n", "", "EURO"])
 def test_what_is_not_money_is_no_currency(code: str) -> None:
     assert not money.is_currency(code)
