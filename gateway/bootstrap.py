@@ -1,0 +1,140 @@
+"""Builds a shard from its settings: the one place where adapters are made and joined."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.change_log import RetentionPolicy
+from gateway.committer import Committer, Waiting
+from gateway.errors import StoreFailed
+from gateway.flusher import Flusher, ThreadFlusher
+from gateway.health import Health
+from gateway.http.ops import ops_routes
+from gateway.http.payments import PaymentHandlers, PaymentPolicy
+from gateway.http.routes import HttpApp
+from gateway.merchants import Merchants
+from gateway.metrics import Metrics
+from gateway.retention import Retention
+from gateway.ring import Ring
+from gateway.settings import GatewaySettings
+from gateway.store.interface import Store
+from gateway.store.opening import Opened, open_store
+from gateway.store.rocks import RocksStore
+from tollgate.clock import Clock, SystemClock
+from tollgate.shard_layout import DATABASE_DIR, META, META_MERCHANTS, WATERMARK_FILE
+from tollgate.watermark import WatermarkWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Everything of a shard that decides or stores; what listens is added by `app`."""
+
+    settings: GatewaySettings
+    store: Store
+    flusher: ThreadFlusher
+    watermark: WatermarkWriter
+    committer: Committer
+    merchants: Merchants
+    health: Health
+    metrics: Metrics
+    retention: Retention
+    http: HttpApp
+
+
+def build(settings: GatewaySettings, on_failure: Callable[[], None]) -> Shard:
+    """Opens the store, so it blocks. Call it on the loop that will serve. Raises TollgateError."""
+    data_dir = settings.shard.data_dir
+    store = RocksStore(data_dir / DATABASE_DIR)
+    opened = open_store(store, settings.shard.id, os.urandom)
+    merchants = _merchants(settings, store)
+    flusher = ThreadFlusher(store, asyncio.get_running_loop())
+    watermark = WatermarkWriter(data_dir / WATERMARK_FILE)
+    health, metrics, clock = Health(), Metrics(), SystemClock()
+
+    def failed(error: StoreFailed) -> None:
+        health.failure = f"The store failed: {error.message}"
+        on_failure()
+
+    committer = build_committer(settings, store, opened, flusher, watermark, clock, metrics, failed)
+    watch(metrics, committer, health)
+    retention = Retention(
+        committer,
+        store,
+        clock,
+        RetentionPolicy(settings.retention.changes_s * 1_000_000, settings.retention.changes_bytes_max),
+        settings.retention.payments_s * 1_000_000,
+    )
+    http = build_http(settings, committer, merchants, health, metrics, clock)
+    return Shard(settings, store, flusher, watermark, committer, merchants, health, metrics, retention, http)
+
+
+def build_committer(
+    settings: GatewaySettings,
+    store: Store,
+    opened: Opened,
+    flusher: Flusher,
+    watermark: WatermarkWriter,
+    clock: Clock,
+    metrics: Metrics,
+    on_failure: Callable[[StoreFailed], None],
+) -> Committer:
+    ring: Ring[Waiting] = Ring(settings.commit.ring_slots, settings.commit.ring_bytes_max)
+    metrics.watch("tollgate_ring_depth", "Entries that wait for a commit", lambda: len(ring))
+    return Committer(
+        store=store,
+        identity=opened.identity,
+        log=opened.log,
+        ring=ring,
+        flusher=flusher,
+        watermark=watermark,
+        clock=clock,
+        metrics=metrics,
+        batch_count_max=settings.commit.batch_count_max,
+        on_failure=on_failure,
+    )
+
+
+def build_http(
+    settings: GatewaySettings,
+    committer: Committer,
+    merchants: Merchants,
+    health: Health,
+    metrics: Metrics,
+    clock: Clock,
+) -> HttpApp:
+    policy = PaymentPolicy(
+        psp_names=settings.psp.names,
+        expires_after_us=settings.expires_after_s * 1_000_000,
+        client_secret_key=settings.client_secret_key.get_secret_value().encode(),
+    )
+    payments = PaymentHandlers(
+        committer=committer, merchants=merchants, health=health, clock=clock, policy=policy
+    )
+    fixed = ops_routes(health, metrics) | {"/v1/payments": payments.collection_route()}
+    return HttpApp(fixed, payments.payment_route(), metrics)
+
+
+def watch(metrics: Metrics, committer: Committer, health: Health) -> None:
+    metrics.watch("tollgate_last_sequence", "Durable end of the change log", lambda: committer.durable.last)
+    metrics.watch(
+        "tollgate_acknowledged_sequence", "Shipped to Kafka", lambda: committer.durable.acknowledged
+    )
+    metrics.watch(
+        "tollgate_unacknowledged_changes",
+        "Durable here and not yet shipped",
+        lambda: committer.durable.last - committer.durable.acknowledged,
+    )
+    metrics.watch("tollgate_ready", "1 when /readyz says so", lambda: float(health.reason() is None))
+
+
+def _merchants(settings: GatewaySettings, store: Store) -> Merchants:
+    development = settings.development
+    known = (development.api_key.get_secret_value(), development.merchant) if development else None
+    merchants = Merchants(settings.psp.default, known)
+    copy = store.get(META, META_MERCHANTS)
+    if copy is not None:
+        merchants.load(copy)
+    return merchants

@@ -1,0 +1,106 @@
+"""The change log's state: where it ends, what of it is shipped, what of it is gone, and how large it is.
+
+Survives a crash: every number here is in `meta`, in the WriteBatch of what it describes, and is checked
+against the records when the store is opened. Marks cut the log into pieces of about `MARK_BYTES`, so that
+retention knows age and size of any piece without reading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from tollgate.shard_layout import META_MARK_PREFIX, encode_u64
+from tollgate.v1.change_pb2 import Change
+
+MARK_BYTES: Final = 256 * 1024
+
+# Field 10 of Change, length-delimited.
+_ACCEPTANCE_TAG: Final = bytes([(10 << 3) | 2])
+
+
+class Identity(NamedTuple):
+    """Which store this is, and which opening of it."""
+
+    shard: int
+    incarnation: bytes
+    epoch: int
+
+
+class Mark(NamedTuple):
+    """Up to and including `sequence`, the log has taken `bytes_total` since the store was made."""
+
+    sequence: int
+    committed_at_us: int
+    bytes_total: int
+
+    def key(self) -> bytes:
+        return META_MARK_PREFIX + encode_u64(self.sequence)
+
+    def value(self) -> bytes:
+        return encode_u64(self.committed_at_us) + encode_u64(self.bytes_total)
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """pruned <= acknowledged <= last: the log holds (pruned, last]."""
+
+    last: int = 0
+    acknowledged: int = 0
+    pruned: int = 0
+    bytes_total: int = 0
+    marks: tuple[Mark, ...] = ()  # ascending, those after `pruned`
+
+    def needs_mark(self) -> bool:
+        previous = self.marks[-1].bytes_total if self.marks else 0
+        return self.bytes_total - previous >= MARK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """Acknowledged changes stay for `age_us`, but never more than `bytes_max` of the log."""
+
+    age_us: int
+    bytes_max: int
+
+
+def prunable(log: LogState, policy: RetentionPolicy, now_us: int) -> int | None:
+    """The last sequence that may go now, a whole piece, never beyond what is acknowledged. None: nothing."""
+    through = None
+    for mark in log.marks:
+        too_old = mark.committed_at_us < now_us - policy.age_us
+        too_much = log.bytes_total - mark.bytes_total + MARK_BYTES > policy.bytes_max
+        if mark.sequence > log.acknowledged or not (too_old or too_much):
+            break
+        through = mark.sequence
+    return through
+
+
+class ChangeWriter:
+    """Serializes acceptances of one opened store.
+
+    The payment is spliced in as the bytes that are stored under its key: protobuf allows the fields of a
+    message in any order and any number of pieces, so nothing is serialized twice.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        shard, incarnation, epoch = identity
+        self._origin = Change(shard=shard, incarnation=incarnation, epoch=epoch).SerializeToString()
+
+    def acceptance(
+        self, key: str, sequence: int, committed_at_us: int, traceparent: str, payment: bytes
+    ) -> bytes:
+        head = Change(
+            key=key, sequence=sequence, committed_at_us=committed_at_us, traceparent=traceparent
+        ).SerializeToString()
+        return b"".join((self._origin, head, _ACCEPTANCE_TAG, _varint(len(payment)), payment))
+
+
+def _varint(value: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/#varints"""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,39 @@
+"""A request and a response as the handlers know them: no server's types, no streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Headers(Protocol):
+    """Names are asked for in lower case."""
+
+    def get(self, name: str) -> str | None:
+        """The first value, or None."""
+        ...
+
+    def get_all(self, name: str) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`path` is percent-decoded, `query` as it was sent. `body` is None when it was too large."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    body: bytes | None
+
+
+class Response(NamedTuple):
+    """Header names in lower case. The server adds content-length and date."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+Handler = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,254 @@
+"""POST /v1/payments and GET /v1/payments/{id}: the two hot routes.
+
+The order of checks is the same for every request: may the shard answer at all, who asks, is it a request of
+this kind (header, type, size), and only then what the body says. Whoever is not known learns nothing about
+the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, Rejected, admit
+from gateway.card_numbers import holds_card_number
+from gateway.committer import Committer
+from gateway.health import Health
+from gateway.http.message import Headers, Request, Response
+from gateway.http.problems import Problem
+from gateway.http.routes import Route, payment_id
+from gateway.merchants import Account, Merchants
+from gateway.planner import Accept, Acceptance, Conflict, Replay
+from tollgate.clock import Clock
+from tollgate.ids import CHECKOUT_ID, client_secret, payment_key, verify_client_secret
+from tollgate.payment_json import payment_document
+from tollgate.status import OPEN
+from tollgate.telemetry import traceparent_or_new
+from tollgate.v1.payment_pb2 import Capture, MetadataEntry, Payment, Status
+
+BODY_BYTES_MAX: Final = 64 * 1024
+_JSON: Final = ("content-type", "application/json")
+_NO_STORE: Final = ("cache-control", "no-store")
+_COME_AGAIN: Final = ("retry-after", "2")
+_AUTHENTICATE: Final = (("www-authenticate", "Bearer"),)
+_CHECKOUT_ID: Final = CHECKOUT_ID_HEADER.lower()
+_MEDIA_TYPE: Final = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.IGNORECASE)
+_BEARER: Final = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
+_ENTITY_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_NOT_FOR_BROWSERS: Final = ("metadata", "customer_id")
+_CAPTURE: Final = {
+    None: Capture.CAPTURE_AUTOMATIC,
+    "automatic": Capture.CAPTURE_AUTOMATIC,
+    "manual": Capture.CAPTURE_MANUAL,
+}
+# A browser reads one payment with its client_secret, from any page; nothing else is open to it.
+_CORS: Final = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-expose-headers", "ETag, Retry-After"),
+)
+_PREFLIGHT: Final = [
+    ("access-control-allow-methods", "GET, HEAD"),
+    ("access-control-allow-headers", f"If-None-Match, traceparent, {CHECKOUT_ID_HEADER}"),
+    ("access-control-max-age", "86400"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentPolicy:
+    psp_names: frozenset[str]
+    expires_after_us: int
+    client_secret_key: bytes
+
+
+class PaymentHandlers:
+    def __init__(
+        self,
+        *,
+        committer: Committer,
+        merchants: Merchants,
+        health: Health,
+        clock: Clock,
+        policy: PaymentPolicy,
+        new_traceparent: Callable[[str | None], str] = traceparent_or_new,
+    ) -> None:
+        self._committer = committer
+        self._merchants = merchants
+        self._health = health
+        self._clock = clock
+        self._policy = policy
+        self._new_traceparent = new_traceparent
+
+    def collection_route(self) -> Route:
+        return Route("payments", {"POST": self.create})
+
+    def payment_route(self) -> Route:
+        return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
+
+    async def create(self, request: Request) -> Response:
+        self._health.check_writable()
+        account = self._authenticate(request.headers)
+        body = _json_body(request)
+        checkout_id = _checkout_id(request.headers)
+        decision = admit(body, checkout_id, self._policy.psp_names)
+        if isinstance(decision, Rejected):
+            raise Problem("invalid_request", "Correct every field that is listed.", errors=decision.problems)
+        traceparent = self._new_traceparent(_harmless(request.headers.get("traceparent")))
+        payment = self._payment(account, checkout_id, decision.request, decision.fingerprint, traceparent)
+        return await self._commit(payment)
+
+    async def read(self, request: Request) -> Response:
+        self._health.check_readable()
+        checkout_id = payment_id(request.path)
+        merchant, by_client = self._reader(request, checkout_id)
+        named = request.headers.get_all(_CHECKOUT_ID)
+        if any(value != checkout_id for value in named):
+            problem = FieldProblem(CHECKOUT_ID_HEADER, "must equal the id in the path")
+            raise Problem("invalid_request", "The header and the path name two payments.", errors=[problem])
+        stored = self._committer.read(payment_key(merchant, checkout_id)) if _is_id(checkout_id) else None
+        if stored is None:
+            raise Problem("not_found", "This merchant has no payment with this id here.")
+        payment = Payment.FromString(stored)
+        headers = [_NO_STORE, ("etag", f'"{payment.version}"')]
+        if payment.status in OPEN:
+            headers.append(_COME_AGAIN)
+        if _matches(request.headers.get_all("if-none-match"), payment.version):
+            return Response(304, headers, b"")
+        return Response(200, [_JSON, *headers], self._document(payment, for_client=by_client))
+
+    async def preflight(self, _request: Request) -> Response:
+        return Response(204, list(_PREFLIGHT), b"")
+
+    async def _commit(self, payment: Payment) -> Response:
+        key = payment_key(payment.merchant, payment.checkout_id)
+        entry = Acceptance(key, payment.SerializeToString(), payment.fingerprint, payment.traceparent)
+        match await self._committer.commit(entry):
+            case Accept():
+                location = ("location", f"/v1/payments/{payment.checkout_id}")
+                return Response(202, [_JSON, _NO_STORE, location, _COME_AGAIN], self._document(payment))
+            case Replay(stored):
+                known = Payment.FromString(stored)
+                headers = [_JSON, _NO_STORE, ("idempotent-replayed", "true"), ("etag", f'"{known.version}"')]
+                return Response(200, headers, self._document(known))
+            case Conflict():
+                raise Problem(
+                    "idempotency_key_reused",
+                    "This checkout id was accepted with other content. Use a new id for a new checkout.",
+                )
+            case other:
+                raise TypeError(f"an acceptance can't come to {type(other).__name__}")
+
+    def _payment(
+        self,
+        account: Account,
+        checkout_id: str,
+        request: PaymentRequest,
+        fingerprint: bytes,
+        traceparent: str,
+    ) -> Payment:
+        now_us = self._clock.now_us()
+        metadata = request.metadata or {}
+        return Payment(
+            merchant=account.merchant,
+            checkout_id=checkout_id,
+            status=Status.STATUS_PENDING,
+            amount=request.amount,
+            currency=request.currency,
+            capture=_CAPTURE[request.capture],
+            payment_method=request.payment_method,
+            psp=request.psp or account.default_psp,
+            customer_id=request.customer_id or "",
+            description=request.description or "",
+            return_url=request.return_url or "",
+            metadata=[MetadataEntry(key=key, value=value) for key, value in metadata.items()],
+            fingerprint=fingerprint,
+            traceparent=traceparent,
+            created_at_us=now_us,
+            updated_at_us=now_us,
+            expires_at_us=now_us + self._policy.expires_after_us,
+        )
+
+    def _document(self, payment: Payment, *, for_client: bool = False) -> bytes:
+        document = payment_document(payment)
+        if for_client:
+            for name in _NOT_FOR_BROWSERS:
+                del document[name]
+        document["client_secret"] = client_secret(
+            self._policy.client_secret_key, payment.merchant, payment.checkout_id
+        )
+        return orjson.dumps(document)
+
+    def _authenticate(self, headers: Headers) -> Account:
+        values = headers.get_all("authorization")
+        match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+        account = self._merchants.find(match[1]) if match else None
+        if account is None:
+            raise _unauthorized("Send `Authorization: Bearer` with one secret key that is valid now.")
+        return account
+
+    def _reader(self, request: Request, checkout_id: str) -> tuple[str, bool]:
+        """(merchant, whether by client secret). A secret key outranks a client secret."""
+        secret = _client_secret(request.query)
+        if secret is None or request.headers.get("authorization") is not None:
+            return self._authenticate(request.headers).merchant, False
+        merchant = verify_client_secret(self._policy.client_secret_key, secret, checkout_id)
+        if merchant is None:
+            raise _unauthorized("This client_secret does not open this payment.")
+        return merchant, True
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem("unauthorized", detail, headers=_AUTHENTICATE)
+
+
+def _json_body(request: Request) -> bytes:
+    types = request.headers.get_all("content-type")
+    if len(types) != 1 or not _MEDIA_TYPE.fullmatch(types[0]):
+        raise Problem("unsupported_media_type", "Send `Content-Type: application/json`.")
+    if request.body is None:
+        raise Problem("payload_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
+    return request.body
+
+
+def _checkout_id(headers: Headers) -> str:
+    values = headers.get_all(_CHECKOUT_ID)
+    if not values:
+        raise Problem("missing_checkout_id", f"Send {CHECKOUT_ID_HEADER}, your own id for this checkout.")
+    if len(values) > 1:
+        problem = FieldProblem(CHECKOUT_ID_HEADER, "must be there once")
+        raise Problem("invalid_request", "Correct every field that is listed.", errors=[problem])
+    return values[0]
+
+
+def _client_secret(query: str) -> str | None:
+    """The only query parameter there is. Raises Problem for any other and for a second one."""
+    if not query:
+        return None
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8
+        )
+    except ValueError:
+        pairs = []
+    if len(pairs) != 1 or pairs[0][0] != "client_secret":
+        raise Problem("invalid_request", "The only query parameter here is client_secret, once.")
+    return pairs[0][1]
+
+
+def _is_id(checkout_id: str) -> bool:
+    return CHECKOUT_ID.fullmatch(checkout_id) is not None
+
+
+def _harmless(traceparent: str | None) -> str | None:
+    """A trace context is stored and logged; its hexadecimal digits may spell a card number."""
+    return None if traceparent is not None and holds_card_number(traceparent) else traceparent
+
+
+def _matches(if_none_match: list[str], version: int) -> bool:
+    """RFC 9110, 13.1.2: weak comparison over all listed tags; `*` is any."""
+    listed = ",".join(if_none_match).strip()
+    return listed == "*" or str(version) in _ENTITY_TAG.findall(listed)

@@ -1,0 +1,68 @@
+"""RFC 9457: every answer that is not a success, in one shape, with one table of its kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import orjson
+
+from gateway.admission import FieldProblem
+from gateway.http.message import Response
+
+PROBLEM_JSON: Final = "application/problem+json"
+_RETRY_AFTER_S: Final = "1"
+
+
+class _Kind(NamedTuple):
+    status: int
+    title: str
+
+
+_KINDS: Final = {
+    "invalid_request": _Kind(400, "The request is not valid"),
+    "missing_checkout_id": _Kind(400, "The checkout id is missing"),
+    "unauthorized": _Kind(401, "The credentials are missing or not known"),
+    "not_found": _Kind(404, "There is nothing here"),
+    "method_not_allowed": _Kind(405, "The method is not allowed here"),
+    "request_timeout": _Kind(408, "The body did not arrive in time"),
+    "payload_too_large": _Kind(413, "The body is too large"),
+    "unsupported_media_type": _Kind(415, "The body's type is not supported"),
+    "idempotency_key_reused": _Kind(422, "The checkout id was used with other content"),
+    "internal": _Kind(500, "The shard met a defect of its own"),
+    "overloaded": _Kind(503, "The shard has too much to do"),
+    "not_ready": _Kind(503, "The shard is not ready"),
+}
+
+
+class Problem(Exception):
+    """Raised by handlers, answered as a problem document. Neither part may repeat what the client sent."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+    def response(self) -> Response:
+        kind = _KINDS[self.code]
+        document = {
+            "type": f"urn:tollgate:problem:{self.code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            "errors": [error._asdict() for error in self.errors],
+        }
+        headers = [("content-type", PROBLEM_JSON), ("cache-control", "no-store"), *self.headers]
+        if kind.status == 503:
+            headers.append(("retry-after", _RETRY_AFTER_S))
+        return Response(kind.status, headers, orjson.dumps(document))

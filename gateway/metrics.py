@@ -1,0 +1,61 @@
+"""What a shard counts. Labels are routes, methods and statuses of our own: nothing a client sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """One registry a shard, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "tollgate_http_requests",
+            "Answers by route and status",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self._answered: dict[tuple[str, int], Counter] = {}
+        self._batch = Histogram(
+            "tollgate_commit_batch_entries", "Entries a commit", registry=self.registry, buckets=_COUNTS
+        )
+        self._commit = Histogram(
+            "tollgate_commit_seconds",
+            "From draining the ring to the durable watermark",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._fsync = Histogram(
+            "tollgate_fsync_seconds",
+            "From the written batch to the durable watermark",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self.status_updates = Counter(
+            "tollgate_status_updates", "Snapshots received, by result", ["result"], registry=self.registry
+        )
+
+    def answered(self, route: str, status: int) -> None:
+        counter = self._answered.get((route, status))
+        if counter is None:
+            counter = self._requests.labels(route=route, status=str(status))
+            self._answered[route, status] = counter
+        counter.inc()
+
+    def committed(self, entries: int, commit_s: float, fsync_s: float) -> None:
+        self._batch.observe(entries)
+        self._commit.observe(commit_s)
+        self._fsync.observe(fsync_s)
+
+    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when it is scraped."""
+        Gauge(name, description, registry=self.registry).set_function(read)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

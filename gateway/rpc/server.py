@@ -1,0 +1,27 @@
+"""The gRPC server, on the same loop as everything else."""
+
+from __future__ import annotations
+
+from grpc import aio
+
+from gateway.rpc.shard_service import ShardService
+from tollgate.errors import ConfigurationError
+from tollgate.v1.shard_pb2_grpc import add_ShardServicer_to_server
+
+_MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+
+
+async def start_rpc(service: ShardService, listen: str) -> aio.Server:
+    """Raises ConfigurationError when the address is taken."""
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX)]
+    server = aio.server(options=options)
+    add_ShardServicer_to_server(service, server)
+    try:
+        server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{listen} can't be listened on. Operator action: end what listens there, "
+            "or set TOLLGATE_SHARD__GRPC."
+        ) from error
+    await server.start()
+    return server

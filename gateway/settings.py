@@ -1,0 +1,92 @@
+"""What a shard is told: read once, frozen, all problems reported together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+
+from gateway.http.server import ServerName
+from tollgate.ids import MERCHANT
+from tollgate.settings import TollgateSettings
+from tollgate.topics import SHARDS_MAX
+
+HostPort = Annotated[str, StringConstraints(pattern=r"^[^\s:]+:[0-9]{1,5}$")]
+_MIB = 1024 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ShardSettings(_Section):
+    id: Annotated[int, Field(ge=0, lt=SHARDS_MAX)]
+    data_dir: Path
+    http: HostPort
+    grpc: HostPort
+    server: ServerName = "granian-rsgi"
+
+
+class LedgerSettings(_Section):
+    # Comma-separated host:port; empty where no processor runs.
+    targets: Annotated[str, StringConstraints(pattern=r"^([^\s:,]+:[0-9]{1,5}(,[^\s:,]+:[0-9]{1,5})*)?$")] = (
+        ""
+    )
+    refresh_s: Annotated[float, Field(gt=0)] = 5.0
+
+    @property
+    def target_list(self) -> list[str]:
+        return self.targets.split(",") if self.targets else []
+
+
+class DevelopmentSettings(_Section):
+    """A key that is known without the Ledger."""
+
+    api_key: Annotated[SecretStr, Field(min_length=16)]
+    merchant: Annotated[str, StringConstraints(pattern=f"^(?:{MERCHANT.pattern})$")]
+
+
+class PspSettings(_Section):
+    default: str = "simulator"
+    names: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"simulator"})
+
+    @model_validator(mode="after")
+    def _default_is_known(self) -> PspSettings:
+        if self.default not in self.names:
+            raise ValueError("default must be one of names")
+        return self
+
+
+class CommitSettings(_Section):
+    # Work for about a third of a second at 25k commits/s: what waits longer is better told to come again.
+    ring_slots: Annotated[int, Field(ge=2)] = 8_192
+    ring_bytes_max: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+    # 4 us + 0.9 us a record are spent on the loop: about 2 ms for a full batch.
+    batch_count_max: Annotated[int, Field(ge=1)] = 1_024
+
+    @model_validator(mode="after")
+    def _ring_holds_two_batches(self) -> CommitSettings:
+        if self.ring_slots < 2 * self.batch_count_max:
+            raise ValueError("ring_slots must be at least twice batch_count_max")
+        return self
+
+
+class RetentionSettings(_Section):
+    changes_s: Annotated[int, Field(ge=0)] = 24 * 3600
+    changes_bytes_max: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
+    payments_s: Annotated[int, Field(ge=0)] = 30 * 24 * 3600
+    interval_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class GatewaySettings(TollgateSettings):
+    log_level: str = "INFO"
+    shard: ShardSettings
+    ledger: LedgerSettings = LedgerSettings()
+    client_secret_key: Annotated[SecretStr, Field(min_length=32)]
+    development: DevelopmentSettings | None = None
+    psp: PspSettings = PspSettings()
+    commit: CommitSettings = CommitSettings()
+    retention: RetentionSettings = RetentionSettings()
+    # A payment that was not first sent to a PSP by then fails as expired.
+    expires_after_s: Annotated[int, Field(ge=1)] = 3600

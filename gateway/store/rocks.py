@@ -1,0 +1,144 @@
+"""The store on RocksDB. Owns the database's folder (RocksDB's own lock decides) and translates its errors.
+
+Every bare Exception of rocksdict ends here: a refused write is StoreBusy, all else is StoreFailed. After a
+failed fsync RocksDB may heal itself and go on; the shard must not, because what it acknowledged later would
+stand on a record that may be missing (https://wiki.postgresql.org/wiki/Fsync_Errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+
+from gateway.errors import StoreBusy, StoreFailed
+from gateway.store.interface import Delete, Operation, Put
+from tollgate.errors import CorruptionError, OperationalError
+from tollgate.shard_layout import COLUMN_FAMILIES
+
+_MIB: Final = 1024 * 1024
+_BLOCK_CACHE_BYTES: Final = 64 * _MIB
+_MEMTABLE_BYTES: Final = 16 * _MIB
+_WAL_BYTES_MAX: Final = 64 * _MIB
+_LOG_FILES_KEPT: Final = 5
+
+
+class RocksStore:
+    """Opens or creates the database in `path`. Raises CorruptionError or OperationalError when it can't."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        cache = Cache(_BLOCK_CACHE_BYTES)
+        try:
+            self._db = Rdict(
+                str(path),
+                _database_options(),
+                column_families={family: _family_options(cache) for family in COLUMN_FAMILIES},
+            )
+            self._families = {family: self._db.get_column_family(family) for family in COLUMN_FAMILIES}
+            self._handles = {family: self._db.get_column_family_handle(family) for family in COLUMN_FAMILIES}
+        except Exception as error:  # rocksdict raises nothing more specific
+            raise _open_error(path, error) from error
+        self._write_options = WriteOptions()
+        self._write_options.no_slowdown = True  # a stall would freeze the event loop for seconds
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        with _translated("read"):
+            value: bytes | None = self._families[family].get(key)
+            return value
+
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        with _translated("read"):
+            values: list[bytes | None] = self._families[family].get(list(keys)) or []
+            return values
+
+    def scan(self, family: str, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = []
+        with _translated("read"):
+            cursor = self._families[family].iter()
+            cursor.seek(start)
+            while len(found) < limit and cursor.valid():
+                found.append((cursor.key(), cursor.value()))
+                cursor.next()
+            cursor.status()  # an iterator that met an error just ends
+        return found
+
+    def write(self, operations: Sequence[Operation]) -> None:
+        with _translated("write"):
+            batch = WriteBatch(raw_mode=True)
+            for operation in operations:
+                handle = self._handles[operation.family]  # without a handle it would go to `default`
+                if isinstance(operation, Put):
+                    batch.put(operation.key, operation.value, handle)
+                elif isinstance(operation, Delete):
+                    batch.delete(operation.key, handle)
+                else:
+                    batch.delete_range(operation.begin, operation.end, handle)
+            self._db.write(batch, self._write_options)
+
+    def flush(self) -> None:
+        with _translated("fsync"):
+            self._db.flush_wal(sync=True)
+
+    def close(self) -> None:
+        # The lock is held until the last handle is gone.
+        self._handles.clear()
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        self._db.close()
+
+
+def _database_options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_max_total_wal_size(_WAL_BYTES_MAX)
+    options.set_keep_log_file_num(_LOG_FILES_KEPT)
+    # A torn tail was never acknowledged and is cut; a hole before good records is refused at opening.
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    return options
+
+
+def _family_options(cache: Cache) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_bloom_filter(10, False)  # a new id is looked up first: 1 % of those look-ups reads a block
+    options = Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(_MEMTABLE_BYTES)
+    return options
+
+
+@contextmanager
+def _translated(action: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # rocksdict raises nothing more specific
+        if str(error).startswith("Result incomplete: Write stall"):
+            raise StoreBusy("The store is behind with its own work. Retry with the same id.") from error
+        raise StoreFailed(f"A {action} of the store failed: {error}.") from error
+
+
+def _open_error(path: Path, error: Exception) -> OperationalError | CorruptionError:
+    text = str(error)
+    if "Corruption" in text:
+        return CorruptionError(
+            f"The store in {path} is damaged: {text}. Operator action: keep the folder for examination "
+            "and restore it, or give the shard an empty one; what was shipped to Kafka is safe."
+        )
+    return OperationalError(
+        f"The store in {path} can't be opened: {text}. Operator action: end the process "
+        "that holds it, or mend the disk, then start the shard again."
+    )
