@@ -30,7 +30,7 @@ def migrate(dsn: str) -> int:
             return _apply(dsn)
     except psycopg.OperationalError as error:
         raise OperationalError(
-            f"The schema could not be brought up to date: {_first_line(error)}. It is tried again."
+            f"Postgres' schema could not be brought up to date: {_first_line(error)}. It is tried again."
         ) from error
 
 

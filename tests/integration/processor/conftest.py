@@ -24,8 +24,6 @@ from processor.storage.database import Pool, open_pool
 from processor.storage.migrate import migrate
 from processor.storage.operations import claim
 from tests.fixtures.changes import NOW_US
-from tests.fixtures.postgres import postgres_dsn as postgres_dsn
-from tests.fixtures.postgres import postgres_port as postgres_port
 from tests.fixtures.psp_double import PspDouble
 from tollgate.clock import FakeClock
 from tollgate.local.postgres import postgres_dsn as dsn_of

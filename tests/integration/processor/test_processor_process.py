@@ -1,0 +1,250 @@
+"""`python -m processor` as it runs: real Kafka, real Postgres, the real simulator, real kills."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from tests.fixtures.changes import accepted_payment, change_record
+from tests.fixtures.postgres import free_port
+from tests.fixtures.simulator import RunningSimulator
+from tollgate import topics
+from tollgate.local import process
+from tollgate.local.part import Part
+from tollgate.local.postgres import postgres_dsn as dsn_of
+from tollgate.local.postgres import postgres_part
+from tollgate.ring_file import RingFile, ShardEntry, write_ring_file
+from tollgate.v1.shard_pb2 import StatusUpdate
+
+DEADLINE_S = 40.0
+
+
+@dataclass
+class RunningProcessor:
+    """One processor that may be killed and started again with the same settings."""
+
+    folder: Path
+    environment: dict[str, str]
+    ops: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def part(self) -> Part:
+        return Part(
+            name="processor",
+            argv=(sys.executable, "-m", "processor"),
+            cwd=self.folder,
+            log=self.folder / "processor.log",
+            is_ready=self._is_ready,
+            env=self.environment | {"TOLLGATE_PROCESSOR__OPS": self.ops},
+        )
+
+    def start(self) -> None:
+        self.running = process.start(self.part)
+
+    async def ready(self) -> None:
+        assert self.running
+        await process.wait_ready(self.part, self.running, timeout_s=30)
+
+    def kill(self) -> None:
+        assert self.running
+        self.running.kill()
+        self.running.wait()
+
+    async def stop(self) -> int:
+        assert self.running
+        await process.stop(self.part, self.running)
+        return self.running.returncode
+
+    async def readyz(self) -> tuple[int, str] | None:
+        """None while nothing listens yet."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://{self.ops}/readyz") as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientError:
+            return None
+
+    async def _is_ready(self) -> bool:
+        answer = await self.readyz()
+        return answer is not None and answer[0] == 200
+
+
+@asynccontextmanager
+async def processor_on(
+    folder: Path, dsn: str, kafka: str, simulator_url: str
+) -> AsyncIterator[RunningProcessor]:
+    ring = folder / "ring.json"
+    shards = tuple(ShardEntry(id=n, name=f"127.0.0.1:{7100 + n}", grpc="127.0.0.1:1") for n in (0, 1))
+    write_ring_file(ring, RingFile(version=1, next_id=2, shards=shards))
+    made = RunningProcessor(
+        folder,
+        {
+            "TOLLGATE_POSTGRES_DSN": dsn,
+            "TOLLGATE_KAFKA_BOOTSTRAP": kafka,
+            "TOLLGATE_RING_FILE": str(ring),
+            "TOLLGATE_PROCESSOR__GRPC": f"127.0.0.1:{free_port()}",
+            "TOLLGATE_PROCESSOR__LEASE_S": "2",
+            "TOLLGATE_PSP__SIMULATOR__URL": simulator_url,
+            "TOLLGATE_PSP__SIMULATOR__TIMEOUT_S": "1",
+        },
+    )
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@pytest.fixture
+def run_id() -> str:
+    """Kafka is shared by the session: what belongs to a test has its name."""
+    return uuid4().hex[:12]
+
+
+@pytest.fixture
+def producer(kafka_bootstrap: str) -> Iterator[Producer]:
+    made = Producer({"bootstrap.servers": kafka_bootstrap, "partitioner": "murmur2_random", "acks": "all"})
+    yield made
+    made.flush(5)
+
+
+def ship(producer: Producer, run_id: str, numbers: range) -> None:
+    for number in numbers:
+        now_us = time.time_ns() // 1000
+        payment = accepted_payment(f"{run_id}-{number:06d}", now_us=now_us)
+        record = change_record(payment, shard=number % 2)
+        producer.produce(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+    assert producer.flush(10) == 0
+
+
+def read_all(bootstrap: str, topic: str, wanted: int, mine: bytes) -> list[Message]:
+    """Everything of this test in `topic`, once there are `wanted` of it."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": uuid4().hex, "auto.offset.reset": "earliest"}
+    )
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    found: list[Message] = []
+    deadline = time.monotonic() + DEADLINE_S
+    try:
+        while len(found) < wanted:
+            assert time.monotonic() < deadline, f"{len(found)} of {wanted} records in {topic}"
+            found += [
+                message
+                for message in consumer.consume(1000, timeout=0.1)
+                if message.error() is None and mine in (message.key() or b"")
+            ]
+    finally:
+        consumer.close()
+    return found
+
+
+async def until_succeeded(dsn: str, run_id: str, wanted: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        connection = await asyncpg.connect(dsn, timeout=5)
+        try:
+            found = await connection.fetchval(
+                "SELECT count(*) FROM payments WHERE status = 'succeeded' AND checkout_id LIKE $1",
+                run_id + "%",
+            )
+        finally:
+            await connection.close()
+        if found == wanted:
+            return
+        assert time.monotonic() < deadline, f"{found} of {wanted} payments succeeded"
+        await asyncio.sleep(0.05)
+
+
+async def assert_one_effect_each(simulator: RunningSimulator, wanted: int) -> None:
+    effects = Counter(effect["checkout_id"] for effect in (await simulator.ledger())["effects"])
+    assert len(effects) == wanted
+    assert set(effects.values()) == {1}
+
+
+async def test_changes_become_payments_events_and_status_updates_and_sigterm_ends_it_cleanly(
+    tmp_path: Path,
+    kafka_bootstrap: str,
+    postgres_dsn: str,
+    simulator: RunningSimulator,
+    producer: Producer,
+    run_id: str,
+) -> None:
+    async with processor_on(tmp_path, postgres_dsn, kafka_bootstrap, simulator.url) as processor:
+        await processor.ready()
+        producer.produce(topics.CHANGES, key=f"{run_id}-poison".encode(), value=b"\xff")
+        ship(producer, run_id, range(30))
+        await until_succeeded(postgres_dsn, run_id, 30)
+        mine = run_id.encode()
+        events = await asyncio.to_thread(read_all, kafka_bootstrap, topics.EVENTS, 90, mine)
+        statuses = await asyncio.to_thread(read_all, kafka_bootstrap, topics.STATUS, 30, mine)
+        (dead,) = await asyncio.to_thread(read_all, kafka_bootstrap, topics.DLQ, 1, mine)
+        assert await processor.stop() == 0
+    assert dead.value() == b"\xff"
+    versions: dict[object, list[bytes]] = {}
+    for event in events:
+        headers = {str(header[0]): header[1] for header in event.headers() or ()}
+        versions.setdefault(event.key(), []).append(bytes(headers["ce_id"])[-1:])  # type: ignore[arg-type]
+    assert all(seen == [b"1", b"2", b"3"] for seen in versions.values())
+    for status in statuses:
+        update = StatusUpdate.FromString(status.value() or b"")
+        assert update.payment.version >= 1
+    assert {status.partition() for status in statuses} <= {0, 1}
+    await assert_one_effect_each(simulator, 30)
+
+
+@pytest.mark.fault
+async def test_it_waits_for_postgres_and_survives_kills_of_itself_and_of_postgres(
+    tmp_path: Path, kafka_bootstrap: str, simulator: RunningSimulator, producer: Producer, run_id: str
+) -> None:
+    postgres_folder = tmp_path / "postgres"
+    port = free_port()
+    part = postgres_part(postgres_folder / "data", postgres_folder / "log", port)
+    part.prepare()
+    dsn = dsn_of(port)
+    async with processor_on(tmp_path, dsn, kafka_bootstrap, simulator.url) as processor:
+        await until_not_ready_for_postgres(processor)
+        postgres = process.start(part)
+        try:
+            await processor.ready()
+            ship(producer, run_id, range(100))
+            await simulator.until(lambda ledger: len(ledger["effects"]) > 20)
+            processor.kill()
+            processor.start()
+            ship(producer, run_id, range(100, 200))
+            await simulator.until(lambda ledger: len(ledger["effects"]) > 120)
+            os.kill(postgres.pid, 9)
+            postgres.wait()
+            await until_not_ready_for_postgres(processor)
+            postgres = process.start(part)
+            await process.wait_ready(part, postgres, timeout_s=30)
+            ship(producer, run_id, range(200, 250))
+            await until_succeeded(dsn, run_id, 250)
+            await assert_one_effect_each(simulator, 250)
+            await processor.ready()
+            assert await processor.stop() == 0
+        finally:
+            await process.stop(part, postgres)
+
+
+async def until_not_ready_for_postgres(processor: RunningProcessor) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            answer = await processor.readyz()
+            if answer and answer[0] == 503 and "Postgres" in answer[1]:
+                return
+            await asyncio.sleep(0.02)
