@@ -56,32 +56,53 @@ class Problem:
 
 
 _MALFORMED = "The request is not well-formed HTTP, or its headers can't be read."
+# Where a shard has the same code, its title is the same: a problem's title follows its type.
 PROBLEMS: Final = (
-    Problem(400, "Bad Request", "invalid_request", _MALFORMED),
-    Problem(403, "Forbidden", "forbidden", "This address may not be used from here."),
-    Problem(404, "Not Found", "not_found", "There is nothing at this address."),
-    Problem(405, "Method Not Allowed", "method_not_allowed", "This address does not answer to this method."),
-    Problem(408, "Request Timeout", "request_timeout", "The request arrived too slowly; send it again."),
+    Problem(400, "The request is not valid", "invalid_request", _MALFORMED),
+    Problem(404, "There is nothing here", "not_found", "There is nothing at this address."),
     Problem(
-        411, "Length Required", "length_required", "The body needs a Content-Length or chunked encoding."
+        405,
+        "The method is not allowed here",
+        "method_not_allowed",
+        "This address does not answer to this method.",
     ),
-    Problem(413, "Content Too Large", "content_too_large", "A body has at most 64 KiB."),
-    Problem(414, "URI Too Long", "uri_too_long", "The request line has at most 8 KiB."),
-    Problem(421, "Misdirected Request", "misdirected_request", "This server does not answer for that host."),
-    Problem(429, "Too Many Requests", "rate_limited", "Too many requests; send it again later."),
-    Problem(431, "Request Header Fields Too Large", "headers_too_large", "A header line has at most 8 KiB."),
-    Problem(500, "Internal Server Error", "internal", "The gateway failed; retry with the same id."),
-    Problem(501, "Not Implemented", "not_implemented", "The transfer encoding is not known here."),
+    Problem(
+        408,
+        "The body did not arrive in time",
+        "request_timeout",
+        "The request came too slowly; send it again.",
+    ),
+    Problem(
+        411, "The length is missing", "length_required", "A body needs a Content-Length or chunked encoding."
+    ),
+    Problem(413, "The body is too large", "payload_too_large", "A body has at most 64 KiB."),
+    Problem(414, "The address is too long", "uri_too_long", "The request line has at most 8 KiB."),
+    Problem(431, "The headers are too large", "headers_too_large", "A header line has at most 8 KiB."),
+    Problem(500, "nginx met a defect of its own", "internal", "Retry with the same id."),
+    Problem(
+        501,
+        "The transfer encoding is not known",
+        "not_implemented",
+        "Bodies come with a Content-Length or chunked.",
+    ),
     Problem(
         503,
-        "Service Unavailable",
+        "The owner of this id is not available",
         "owner_unavailable",
         "The shard that owns this id can't be reached; retry with the same id.",
     ),
     Problem(
-        504, "Gateway Timeout", "owner_timeout", "The shard did not answer in time; retry with the same id."
+        504,
+        "The owner of this id did not answer",
+        "owner_timeout",
+        "The shard did not answer in time; retry with the same id.",
     ),
-    Problem(505, "HTTP Version Not Supported", "invalid_request", "HTTP/1.0, 1.1 and 2 are spoken here."),
+    Problem(
+        505,
+        "The HTTP version is not supported",
+        "http_version_not_supported",
+        "HTTP/1.0, 1.1 and 2 are spoken here.",
+    ),
 )
 
 

@@ -70,7 +70,7 @@ def test_errors_come_through_nginx_as_problems(stack: RunningStack) -> None:
     assert_problem(stack.request("POST", "/v1/payments", {"amount": 1}), 400, "missing_checkout_id")
     assert_problem(stack.request("POST", "/v1/payments", {"amount": 0}, key), 400, "invalid_request")
     assert_problem(stack.pay(checkout_id, description="4242 4242 4242 4242"), 400, "invalid_request")
-    assert_problem(stack.request("POST", "/v1/payments", b"x" * 65537, key), 413, "content_too_large")
+    assert_problem(stack.request("POST", "/v1/payments", b"x" * 65537, key), 413, "payload_too_large")
     assert_problem(stack.request("GET", "/nothing/here"), 404, "not_found")
     assert_problem(stack.request("GET", "/metrics"), 404, "not_found")
     assert_problem(stack.request("PUT", "/v1/payments", {}), 405, "method_not_allowed")
