@@ -1,0 +1,110 @@
+"""Builds one cdc process from its settings, runs its two tasks, and ends them in order.
+
+The order of the end: reading stops, what is in flight gets a moment, what was delivered is acknowledged, the
+status offset is committed. Every step is bounded; a second signal is not needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Final
+
+import structlog
+
+from cdc.cursor import Acknowledger, Delivered
+from cdc.dead_letters import KafkaDeadLetters
+from cdc.publisher import KafkaPublisher, PublisherPolicy
+from cdc.runner import Runner
+from cdc.settings import Settings
+from cdc.shard_client import ShardClient
+from cdc.source import RocksSource
+from cdc.status_feed import StatusFeed
+from cdc.status_topic import KafkaStatusSource, StatusSource
+from cdc.tailer import Policy, Tailer
+from tollgate.clock import SystemClock
+from tollgate.ops_http import serve_ops
+
+FLUSH_S: Final = 3.0
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises what no retry can mend."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    clock = SystemClock()
+    shard = ShardClient(settings.shard.grpc)
+    source = RocksSource(settings.shard.data_dir, clock)
+    runner = _runner(settings, clock, shard, source)
+    feed = _feed(settings, clock, shard, source)
+    acknowledger = runner.acknowledger
+    async with serve_ops(settings.cdc.ops, runner.not_ready_reason):
+        log.info("started", shard=settings.shard.id, ops=settings.cdc.ops)
+        tasks: list[asyncio.Task[None]] = [
+            asyncio.create_task(runner.run(), name="tailer"),
+            asyncio.create_task(acknowledger.run(), name="acknowledger"),
+            asyncio.create_task(feed.run(), name="status feed"),
+        ]
+        stopping = asyncio.create_task(_until(stop), name="stop")
+        ended, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await runner.finish(FLUSH_S)
+        await shard.close()
+    for task in ended - {stopping}:
+        task.result()  # a task never ends by itself but by an error that nobody foresaw
+    log.info("stopped")
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _runner(settings: Settings, clock: SystemClock, shard: ShardClient, source: RocksSource) -> Runner:
+    delivered = Delivered()
+    policy = PublisherPolicy(
+        bootstrap=settings.kafka_bootstrap,
+        shard=settings.shard.id,
+        in_flight_records_max=settings.cdc.in_flight_records_max,
+        in_flight_kib_max=settings.cdc.in_flight_kib_max,
+        linger_ms=settings.cdc.linger_ms,
+    )
+    return Runner(
+        tailer=Tailer(settings.shard.id, Policy(settings.cdc.batch_records_max)),
+        delivered=delivered,
+        acknowledger=Acknowledger(delivered, shard),
+        source=source,
+        open_publisher=lambda on_reports: KafkaPublisher(policy, on_reports),
+        shard=shard,
+        clock=clock,
+        in_flight_records_max=settings.cdc.in_flight_records_max,
+    )
+
+
+def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, source: RocksSource) -> StatusFeed:
+    def incarnation() -> bytes | None:
+        watermark = source.watermark()
+        return watermark.incarnation if watermark is not None else None
+
+    def open_source(incarnation: bytes) -> StatusSource:
+        return KafkaStatusSource(
+            bootstrap=settings.kafka_bootstrap,
+            shard=settings.shard.id,
+            incarnation=incarnation,
+            records_max=settings.cdc.status_batch_records_max,
+            clock=clock,
+        )
+
+    return StatusFeed(
+        incarnation=incarnation,
+        open_source=open_source,
+        shard=shard,
+        dead_letters=KafkaDeadLetters(settings.kafka_bootstrap),
+    )

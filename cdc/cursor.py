@@ -1,0 +1,126 @@
+"""How far delivery has come without a gap, and telling the shard so: the only cursor of the change log is the
+shard's.
+
+The order, which a crash may cut anywhere:
+
+1. the shard has fsynced the change (the watermark says so),
+2. the tailer reads it and hands it to the producer,
+3. Kafka's delivery report for it comes, in any order among others,
+4. `Delivered.prefix` moves over every report that now follows without a gap,
+5. `Acknowledger` sends that prefix to the shard, one call at a time,
+6. the shard stores it durably in `meta`; only after that may it prune.
+
+So a crash between 2 and 6 repeats a change and none can drop one. A failed delivery is no report: the prefix
+stops before it until a new producer has delivered it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from cdc.shard_client import ShardApi
+from cdc.tailer import Identity, Record
+from tollgate.errors import TollgateError
+
+# One durable write on the shard a call. What a crash repeats grows by what is delivered in this time.
+ACKNOWLEDGE_EVERY_S: Final = 0.05
+_RETRY_S_MIN: Final = 0.1
+_RETRY_S_MAX: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Delivered:
+    """The contiguous prefix of delivery reports. Pure; its memory is bounded by what is let in flight."""
+
+    def __init__(self) -> None:
+        self.identity: Identity | None = None
+        self.prefix = 0
+        self._in_flight: deque[tuple[int, int, int]] = deque()  # sequence, committed at, bytes; ascending
+        self._ahead: set[int] = set()
+        self.in_flight_bytes = 0
+
+    def restart(self, identity: Identity, acknowledged: int) -> None:
+        self.identity = identity
+        self.prefix = acknowledged
+        self.forget_in_flight()
+
+    def forget_in_flight(self) -> None:
+        """The producer is gone and its reports with it; the prefix stands."""
+        self._in_flight.clear()
+        self._ahead.clear()
+        self.in_flight_bytes = 0
+
+    def sent(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._in_flight.append((record.sequence, record.committed_at_us, len(record.value)))
+            self.in_flight_bytes += len(record.value)
+
+    def reported(self, sequences: Iterable[int]) -> int:
+        """Takes reports of success, in any order, each once or more. Returns how far the prefix moved."""
+        before = self.prefix
+        self._ahead.update(sequence for sequence in sequences if sequence > before)
+        while self.prefix + 1 in self._ahead:
+            self.prefix += 1
+            self._ahead.discard(self.prefix)
+        while self._in_flight and self._in_flight[0][0] <= self.prefix:
+            self.in_flight_bytes -= self._in_flight.popleft()[2]
+        return self.prefix - before
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def oldest_in_flight_us(self) -> int | None:
+        """When the oldest change that was sent and not delivered was committed, or None."""
+        return self._in_flight[0][1] if self._in_flight else None
+
+
+class Acknowledger:
+    """Tells the shard the prefix: coalesced, at most one call in flight, again and again while the shard is
+    down."""
+
+    def __init__(self, delivered: Delivered, shard: ShardApi) -> None:
+        self._delivered = delivered
+        self._shard = shard
+        self._moved = asyncio.Event()
+        self._identity: Identity | None = None
+        self.acknowledged = 0
+
+    def restart(self, identity: Identity, acknowledged: int) -> None:
+        self._identity = identity
+        self.acknowledged = acknowledged
+
+    def moved(self) -> None:
+        """The prefix has moved."""
+        self._moved.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        retry_s = 0.0
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            try:
+                await self.acknowledge_once()
+                retry_s = 0.0
+            except TollgateError as error:
+                if retry_s == 0.0:  # said once an outage
+                    log.warning("acknowledgement_refused", error=error.message, prefix=self._delivered.prefix)
+                retry_s = min(max(retry_s * 2, _RETRY_S_MIN), _RETRY_S_MAX)
+                self._moved.set()
+            await asyncio.sleep(max(retry_s, ACKNOWLEDGE_EVERY_S))
+
+    async def acknowledge_once(self) -> None:
+        """One call when there is anything to tell. Raises TollgateError when the shard doesn't take it."""
+        identity, prefix = self._delivered.identity, self._delivered.prefix
+        if identity is None or prefix <= self.acknowledged:
+            return
+        await self._shard.acknowledge(identity, prefix)
+        if self._identity == identity:  # not reopened meanwhile
+            self.acknowledged = max(self.acknowledged, prefix)

@@ -1,0 +1,31 @@
+"""What an operator sees of a cdc process. Names are stable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+LAG_RECORDS: Final = Gauge("tollgate_cdc_lag_records", "Durable changes whose delivery is not yet known.")
+LAG_SECONDS: Final = Gauge("tollgate_cdc_lag_seconds", "Age of the oldest change in flight; 0 when none is.")
+IN_FLIGHT_RECORDS: Final = Gauge("tollgate_cdc_in_flight_records", "Changes sent and not delivered.")
+IN_FLIGHT_BYTES: Final = Gauge("tollgate_cdc_in_flight_bytes", "Bytes of changes sent and not delivered.")
+ACKNOWLEDGED: Final = Gauge(
+    "tollgate_cdc_acknowledged_sequence", "The last sequence that the shard knows to be delivered."
+)
+EPOCH: Final = Gauge("tollgate_cdc_epoch", "The opening of the store that is read.")
+HALTED: Final = Gauge(
+    "tollgate_cdc_halted", "1 when a confirmed gap or a wrong store has stopped the tailer."
+)
+
+PRODUCED: Final = Counter("tollgate_cdc_produced", "Changes handed to the producer, repeats included.")
+DELIVERED: Final = Counter("tollgate_cdc_delivered", "Changes by which the delivered prefix has moved.")
+REOPENS: Final = Counter("tollgate_cdc_reopens", "Openings of the secondary.", ["reason"])
+ASKED: Final = Counter("tollgate_cdc_asked_the_shard", "ReadChanges calls: the secondary was not enough.")
+PRODUCER_RESTARTS: Final = Counter("tollgate_cdc_producer_restarts", "New producers after a failure.")
+
+STATUS_APPLIED: Final = Counter("tollgate_cdc_status_applied", "Snapshots that the shard took.")
+STATUS_IGNORED: Final = Counter("tollgate_cdc_status_ignored", "Snapshots that the shard already had.")
+STATUS_RETRIES: Final = Counter("tollgate_cdc_status_retries", "Calls of ApplyStatus that failed.")
+STATUS_WAITING: Final = Gauge("tollgate_cdc_status_waiting", "Snapshots read that the shard can't take now.")
+DEAD_LETTERS: Final = Counter("tollgate_cdc_dead_letters", "Status records that went to payments.dlq.")

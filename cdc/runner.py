@@ -1,0 +1,241 @@
+"""The tailer's loop: carries out what `Tailer` decides, and keeps its cursor honest.
+
+Everything with a choice in it is decided in tailer and cursor; here is only I/O in their order. Never gives
+up: every failure of a dependency is waited out, with the reason in the log once and in `not_ready_reason` as
+long as it lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from cdc import metrics
+from cdc.cursor import Acknowledger, Delivered
+from cdc.publisher import ChangePublisher, Reports
+from cdc.shard_client import ShardApi
+from cdc.source import Source
+from cdc.tailer import Ask, Open, Read, Record, Restart, Tailer, Wait
+from tollgate.clock import Clock
+from tollgate.errors import OperationalError
+from tollgate.watermark import Watermark
+
+_RESTART_PRODUCER_S_MIN: Final = 0.25
+_RESTART_PRODUCER_S_MAX: Final = 5.0
+_MEASURE_EVERY_S: Final = 0.25
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Pace:
+    """How long to wait before the next look at the watermark: short after work, longer the longer nothing
+    comes."""
+
+    least_s: float = 0.001
+    most_s: float = 0.010
+    growth: float = 1.2
+    wait_s: float = 0.001
+
+    def after(self, *, worked: bool) -> float:
+        """0 after work: there is probably more."""
+        if worked:
+            self.wait_s = self.least_s
+            return 0.0
+        current = self.wait_s
+        self.wait_s = min(self.wait_s * self.growth, self.most_s)
+        return current
+
+
+class Runner:
+    """One per process. `run` until cancelled; then `finish`."""
+
+    def __init__(
+        self,
+        *,
+        tailer: Tailer,
+        delivered: Delivered,
+        acknowledger: Acknowledger,
+        source: Source,
+        open_publisher: Callable[[Reports], ChangePublisher],
+        shard: ShardApi,
+        clock: Clock,
+        in_flight_records_max: int,
+    ) -> None:
+        self._tailer = tailer
+        self._delivered = delivered
+        self.acknowledger = acknowledger
+        self._source = source
+        self._publisher = open_publisher(self.on_reports)
+        self._shard = shard
+        self._clock = clock
+        self._window = in_flight_records_max
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
+        self._generation = 0
+        self._restart_wait_s = _RESTART_PRODUCER_S_MIN
+        self._measure_at = 0.0
+        self._trouble: str | None = None
+
+    def not_ready_reason(self) -> str | None:
+        if self._tailer.halted is not None:
+            return self._tailer.halted
+        if self._tailer.identity is None:
+            return self._trouble or "The shard's store has not been opened yet."
+        return None
+
+    def on_reports(self, generation: int, sequences: list[int]) -> None:
+        """Delivery reports, on the event loop. Those from before a restart count for nothing."""
+        if generation != self._generation:
+            return
+        moved = self._delivered.reported(sequences)
+        if moved:
+            self._restart_wait_s = _RESTART_PRODUCER_S_MIN
+            metrics.DELIVERED.inc(moved)
+            self.acknowledger.moved()
+
+    async def run(self) -> None:
+        pace = Pace()
+        while True:
+            worked = await self.step()
+            await asyncio.sleep(pace.after(worked=worked))
+
+    async def finish(self, flush_s: float) -> None:
+        """Nothing more is read: lets deliveries come in for `flush_s`, then tells the shard. Bounded."""
+        await self._publisher.close(flush_s)
+        try:
+            await self.acknowledger.acknowledge_once()
+        except OperationalError as error:
+            log.warning("last_acknowledgement_refused", error=error.message)  # repeated after the next start
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._source.close)
+        self._thread.shutdown()
+
+    async def step(self) -> bool:
+        """One decision carried out. True when it was work."""
+        if self._publisher.broken is not None:
+            await self._restart_producer(self._publisher.broken)
+        now = self._clock.monotonic()
+        watermark = self._source.watermark()
+        if now >= self._measure_at:
+            self._measure_at = now + _MEASURE_EVERY_S
+            self._measure(watermark)
+        room = self._window - (self._tailer.position - self._delivered.prefix)
+        action = self._tailer.next(watermark, room, now)
+        if isinstance(action, Wait) or watermark is None:
+            return False
+        match action:
+            case Open():
+                return await self._open(action, watermark)
+            case Read():
+                return await self._read(action)
+            case Ask():
+                return await self._ask(action)
+
+    async def _open(self, action: Open, watermark: Watermark) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            store = await loop.run_in_executor(self._thread, self._source.open)
+        except OperationalError as error:
+            self._tailer.not_opened(self._clock.monotonic())
+            self._say("store_not_opened", error.message)
+            return False
+        metrics.REOPENS.labels(action.reason).inc()
+        restart = self._tailer.opened(store, watermark, self._clock.monotonic())
+        self._trouble = None
+        if restart is not None:
+            self._restart_from(restart)
+        self._tell_if_halted()
+        return restart is not None
+
+    async def _read(self, action: Read) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            rows = await loop.run_in_executor(self._thread, self._source.read, action.after, action.up_to)
+        except OperationalError as error:
+            self._tailer.unreadable()
+            self._say("store_not_read", error.message)
+            return False
+        return self._publish(self._tailer.seen(action, rows, self._clock.monotonic()))
+
+    async def _ask(self, action: Ask) -> bool:
+        metrics.ASKED.inc()
+        try:
+            answer = await self._shard.read_changes(action.from_sequence, action.limit)
+        except OperationalError as error:
+            self._tailer.unanswered(self._clock.monotonic())
+            self._say("shard_not_asked", error.message)
+            return False
+        answered = self._tailer.answered(answer, self._clock.monotonic())
+        self._tell_if_halted()
+        if isinstance(answered, Restart):
+            self._restart_from(answered)
+            return True
+        return self._publish(answered)
+
+    def _publish(self, records: list[Record]) -> bool:
+        identity = self._tailer.identity
+        if not records or identity is None:
+            return False
+        self._trouble = None
+        count = self._publisher.publish(identity, records)
+        if count == 0:
+            return False  # no space: reports make some
+        sent = records[:count]
+        self._delivered.sent(sent)
+        self._tailer.published(sent[-1].sequence)
+        metrics.PRODUCED.inc(count)
+        return True
+
+    def _restart_from(self, restart: Restart) -> None:
+        self._generation = self._publisher.forget()
+        self._delivered.restart(restart.identity, restart.acknowledged)
+        self.acknowledger.restart(restart.identity, restart.acknowledged)
+        metrics.EPOCH.set(restart.identity.epoch)
+        log.info(
+            "reading_from_the_cursor",
+            incarnation=restart.identity.incarnation.hex(),
+            epoch=restart.identity.epoch,
+            acknowledged=restart.acknowledged,
+        )
+
+    async def _restart_producer(self, reason: str) -> None:
+        """What the old producer had not delivered is read and shipped again; its late reports count for
+        nothing."""
+        log.error(
+            "producer_broken",
+            reason=reason,
+            delivered=self._delivered.prefix,
+            action="Operator action: if it goes on, check the topic payments.changes and its rights.",
+        )
+        metrics.PRODUCER_RESTARTS.inc()
+        await asyncio.sleep(self._restart_wait_s)
+        self._restart_wait_s = min(self._restart_wait_s * 2, _RESTART_PRODUCER_S_MAX)
+        self._generation = await self._publisher.restart()
+        self._delivered.forget_in_flight()
+        self._tailer.rewind(self._delivered.prefix)
+
+    def _tell_if_halted(self) -> None:
+        if self._tailer.halted is not None and self._tailer.halted != self._trouble:
+            self._trouble = self._tailer.halted
+            log.error("tailer_halted", reason=self._tailer.halted)
+
+    def _say(self, event: str, message: str) -> None:
+        """Once for each new trouble, not once for each try."""
+        if message != self._trouble:
+            self._trouble = message
+            log.warning(event, error=message)
+
+    def _measure(self, watermark: Watermark | None) -> None:
+        identity, delivered = self._tailer.identity, self._delivered
+        metrics.HALTED.set(self._tailer.halted is not None)
+        metrics.ACKNOWLEDGED.set(self.acknowledger.acknowledged)
+        metrics.IN_FLIGHT_RECORDS.set(delivered.in_flight)
+        metrics.IN_FLIGHT_BYTES.set(delivered.in_flight_bytes)
+        oldest_us = delivered.oldest_in_flight_us()
+        metrics.LAG_SECONDS.set(0 if oldest_us is None else max(0, self._clock.now_us() - oldest_us) / 1e6)
+        if watermark is not None and identity is not None:
+            metrics.LAG_RECORDS.set(max(0, watermark.sequence - delivered.prefix))

@@ -1,0 +1,48 @@
+"""What a cdc process is told: read once, frozen, all problems reported together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tollgate.settings import TollgateSettings
+from tollgate.topics import SHARDS_MAX
+
+HostPort = Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")]
+
+
+class ShardSettings(BaseModel):
+    """The shard that this process stands beside."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: Annotated[int, Field(ge=0, lt=SHARDS_MAX)]
+    data_dir: Path
+    grpc: HostPort
+
+
+class CdcSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ops: HostPort
+    batch_records_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    # Read but not yet delivered: what an outage of Kafka may hold in memory, and what a crash may repeat.
+    in_flight_records_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    in_flight_kib_max: Annotated[int, Field(ge=1_024, le=2_097_151)] = 32 * 1_024
+    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 2.0
+    status_batch_records_max: Annotated[int, Field(ge=1, le=10_000)] = 500
+
+    @model_validator(mode="after")
+    def _batch_fits_the_window(self) -> CdcSettings:
+        if self.batch_records_max > self.in_flight_records_max:
+            raise ValueError("batch_records_max must not be above in_flight_records_max")
+        return self
+
+
+class Settings(TollgateSettings):
+    shard: ShardSettings
+    kafka_bootstrap: Annotated[str, Field(min_length=1)]
+    cdc: CdcSettings
+    log_level: str = "INFO"

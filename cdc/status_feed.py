@@ -1,0 +1,152 @@
+"""Statuses on their way back: snapshots from payments.status into the shard, in order, at least once.
+
+The order, which a crash may cut anywhere; the shard ignores what it already has, so every repeat is harmless:
+
+1. records are read from where the group's offset stands,
+2. those that can't be a snapshot are delivered to payments.dlq,
+3. the shard has applied the rest, durably (ApplyStatus has answered),
+4. the offset is committed.
+
+While the shard or Kafka is down, it waits; nothing is skipped. A replaced store (another incarnation) is fed
+from the earliest snapshot there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from cdc import metrics
+from cdc.dead_letters import DeadLetter, DeadLetters
+from cdc.shard_client import ShardApi
+from cdc.status_topic import StatusRecord, StatusSource
+from tollgate.errors import OperationalError, RejectedInput
+from tollgate.topics import STATUS
+from tollgate.v1.shard_pb2 import StatusUpdate
+
+_RETRY_S_MIN: Final = 0.05
+_RETRY_S_MAX: Final = 1.0
+_NO_STORE_YET_S: Final = 0.1
+
+log = structlog.get_logger()
+
+
+class Item(NamedTuple):
+    record: StatusRecord
+    update: StatusUpdate
+
+
+class Judged(NamedTuple):
+    good: list[Item]
+    poison: list[tuple[StatusRecord, str]]
+
+
+def judge(records: Sequence[StatusRecord]) -> Judged:
+    """Which records are snapshots of a payment, and why the others are not. Pure; keeps the order."""
+    judged = Judged([], [])
+    for record in records:
+        try:
+            update = StatusUpdate.FromString(record.value or b"")
+        except DecodeError:
+            judged.poison.append((record, "not a StatusUpdate"))
+            continue
+        payment = update.payment
+        if not payment.merchant or not payment.checkout_id or payment.version < 1:
+            judged.poison.append((record, "a StatusUpdate without payment, merchant, checkout id or version"))
+        else:
+            judged.good.append(Item(record, update))
+    return judged
+
+
+class StatusFeed:
+    """One per process. `run` until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        incarnation: Callable[[], bytes | None],
+        open_source: Callable[[bytes], StatusSource],
+        shard: ShardApi,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._incarnation = incarnation
+        self._open_source = open_source
+        self._shard = shard
+        self._dead_letters = dead_letters
+
+    async def run(self) -> None:
+        while True:
+            incarnation = self._incarnation()
+            if incarnation is None:
+                await asyncio.sleep(_NO_STORE_YET_S)
+                continue
+            source = self._open_source(incarnation)
+            try:
+                await self._feed(source, incarnation)
+            finally:
+                await source.close()
+
+    async def _feed(self, source: StatusSource, incarnation: bytes) -> None:
+        """Until the store is another, or reading has failed: then it starts again at what is committed."""
+        while self._incarnation() in (incarnation, None):
+            try:
+                records = await source.next_batch()
+            except OperationalError as error:
+                log.warning("status_not_read", error=error.message)
+                await asyncio.sleep(_RETRY_S_MAX)
+                return
+            if records:
+                await self._take(records)
+                await source.done(records[-1].offset + 1)
+
+    async def _take(self, records: Sequence[StatusRecord]) -> None:
+        judged = judge(records)
+        for record, reason in judged.poison:
+            await self._bury(record, reason)
+        if judged.good:
+            await self._apply(judged.good)
+
+    async def _apply(self, items: Sequence[Item]) -> None:
+        """Returns when the shard has them all, however long that takes."""
+        retry_s = _RETRY_S_MIN
+        while True:
+            try:
+                answer = await self._shard.apply_status([item.update for item in items])
+            except RejectedInput as error:
+                return await self._apply_singly(items, error)
+            except OperationalError as error:
+                if retry_s == _RETRY_S_MIN:  # said once an outage
+                    log.warning("status_not_applied", error=error.message, waiting=len(items))
+                metrics.STATUS_RETRIES.inc()
+                metrics.STATUS_WAITING.set(len(items))
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+            else:
+                metrics.STATUS_WAITING.set(0)
+                metrics.STATUS_APPLIED.inc(answer.applied)
+                metrics.STATUS_IGNORED.inc(answer.ignored)
+                return None
+
+    async def _apply_singly(self, items: Sequence[Item], error: RejectedInput) -> None:
+        """The shard refuses the content of the batch: the one that it refuses alone is the one to bury."""
+        if len(items) == 1:
+            return await self._bury(items[0].record, error.message)
+        for item in items:
+            await self._apply([item])
+        return None
+
+    async def _bury(self, record: StatusRecord, reason: str) -> None:
+        log.error(
+            "status_record_buried",
+            reason=reason,
+            origin=f"{STATUS}/{record.partition}/{record.offset}",
+            action="Operator action: look at it with `tollgate dlq show`; the shard goes on without it.",
+        )
+        await self._dead_letters.send(
+            DeadLetter(record.key, record.value, reason, STATUS, record.partition, record.offset)
+        )
+        metrics.DEAD_LETTERS.inc()

@@ -1,0 +1,146 @@
+"""payments.status as one shard reads it: its own partition, assigned by hand, the position in the group's
+offsets.
+
+The group's name holds the store's incarnation, so that a replaced volume starts at the earliest snapshot
+there is. Commits follow what the reader says is done, at most twice a second: applying is idempotent, so a
+crash only repeats. All calls are blocking and bounded; one thread makes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tollgate.clock import Clock
+from tollgate.errors import OperationalError
+from tollgate.topics import STATUS
+
+_POLL_S: Final = 0.5
+_COMMIT_EVERY_S: Final = 0.5
+_CLOSE_S: Final = 3.0
+
+log = structlog.get_logger()
+
+
+class StatusRecord(NamedTuple):
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class StatusSource(Protocol):
+    """Reads in order from where the group stands."""
+
+    async def next_batch(self) -> Sequence[StatusRecord]:
+        """What has come, waiting for a moment; empty when nothing has.
+
+        Raises OperationalError; then it must be opened anew, because something may have been lost on the way
+        here.
+        """
+        ...
+
+    async def done(self, offset: int) -> None:
+        """Everything below `offset` is applied; committed soon."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class KafkaStatusSource:
+    """Reading starts with the first `next_batch`; Kafka need not be up before."""
+
+    def __init__(
+        self, *, bootstrap: str, shard: int, incarnation: bytes, records_max: int, clock: Clock
+    ) -> None:
+        self._shard = shard
+        self._records_max = records_max
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
+        self._done: int | None = None
+        self._commit_at = 0.0
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"tollgate-status-{shard}-{incarnation.hex()}",
+                "client.id": f"tollgate-status-{shard}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                # At its default a slow reader goes silent for up to 1 s at a time.
+                "fetch.queue.backoff.ms": 10,
+                "queued.max.messages.kbytes": 8 * 1024,
+                "queued.min.messages": 2_000,
+                "topic.metadata.propagation.max.ms": 5_000,
+                "reconnect.backoff.max.ms": 500,
+                "retry.backoff.max.ms": 500,
+                "log_level": 2,
+                "error_cb": _say,
+            }
+        )
+        self._consumer.assign([TopicPartition(STATUS, shard)])  # from the committed offset, else the earliest
+
+    async def next_batch(self) -> Sequence[StatusRecord]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._poll)
+
+    async def done(self, offset: int) -> None:
+        self._done = offset
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(loop.run_in_executor(self._thread, self._end), _CLOSE_S)
+        except TimeoutError:
+            log.warning("status_consumer_not_closed", offset=self._done)
+        self._thread.shutdown(wait=False)
+
+    def _poll(self) -> list[StatusRecord]:
+        self._commit_when_due()
+        try:
+            first = self._consumer.poll(_POLL_S)
+            if first is None:
+                return []
+            # `consume` alone would wait for a full batch or its whole time-out.
+            messages = [first, *self._consumer.consume(self._records_max - 1, timeout=0)]
+        except KafkaException as error:
+            raise OperationalError(f"Reading {STATUS}/{self._shard} failed: {error}.") from error
+        return self._records(messages)
+
+    def _records(self, messages: Sequence[Message]) -> list[StatusRecord]:
+        """Every record of the batch: the client will not give it again, whatever error came between."""
+        records: list[StatusRecord] = []
+        problem: KafkaError | None = None
+        for message in messages:
+            offset = message.offset()
+            problem = message.error() or problem
+            if message.error() is None and offset is not None:
+                records.append(StatusRecord(self._shard, offset, message.key(), message.value()))
+        if problem is not None and not records:
+            raise OperationalError(f"Reading {STATUS}/{self._shard} failed: {problem.str()}.")
+        return records
+
+    def _commit_when_due(self) -> None:
+        if self._done is not None and self._clock.monotonic() >= self._commit_at:
+            self._commit_at = self._clock.monotonic() + _COMMIT_EVERY_S
+            self._commit(self._done)
+            self._done = None
+
+    def _commit(self, offset: int) -> None:
+        """Not waited for: one that fails is covered by the next, or its records are applied again."""
+        try:
+            self._consumer.commit(offsets=[TopicPartition(STATUS, self._shard, offset)], asynchronous=True)
+        except KafkaException as error:
+            log.info("status_commit_failed", error=str(error))
+
+    def _end(self) -> None:
+        if self._done is not None:
+            self._commit(self._done)
+        self._consumer.close()
+
+
+def _say(error: KafkaError) -> None:
+    log.info("kafka_client", error=error.name(), detail=error.str())

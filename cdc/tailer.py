@@ -1,0 +1,273 @@
+"""What the tailer does next: pure decisions over what was seen, no I/O and no clock of its own.
+
+Owns the position (the last sequence handed to the producer) and the ladder. Promises: sequence n+1 follows n
+or nothing is shipped; nothing beyond the watermark; a new opening of the store (incarnation or epoch) starts
+again at the cursor that the shard itself keeps, because a store that lost its tail gives the same sequences
+to other changes. Nothing here survives a crash, and nothing needs to.
+
+The ladder, when the next sequence is not where it must be: catch up again, reopen the secondary, ask the
+shard (ReadChanges). A tail that is merely not seen yet gets `stale_s` before the first rung; a hole gets
+none. Only a gap that the shard confirms halts, for as long as that opening of the store lasts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from tollgate.v1.change_pb2 import Change
+from tollgate.v1.shard_pb2 import ReadChangesResponse
+from tollgate.watermark import Watermark
+
+
+@dataclass(frozen=True)
+class Policy:
+    batch_records_max: int = 1_000
+    stale_s: float = 2.0  # the watermark may be ahead of what is seen for so long
+    retry_s: float = 0.25  # between two tries to open the store or to ask the shard
+
+
+class Identity(NamedTuple):
+    """One opening of one store: within it a sequence means one change and no other."""
+
+    incarnation: bytes
+    epoch: int
+
+
+class Store(NamedTuple):
+    """What an opened secondary says of itself."""
+
+    shard: int
+    identity: Identity
+    acknowledged: int
+
+
+class Record(NamedTuple):
+    """A change on its way: its stored bytes untouched, and what Kafka is told beside them."""
+
+    sequence: int
+    epoch: int  # of the change, which may be older than the store's
+    key: str
+    traceparent: str
+    committed_at_us: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do now."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """Open the secondary anew, whether or not it is open."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """Catch up, then read the changes after `after` up to and including `up_to`."""
+
+    after: int
+    up_to: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """ReadChanges on the shard."""
+
+    from_sequence: int
+    limit: int
+
+
+Action = Wait | Open | Read | Ask
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Shipping starts again after `acknowledged`; what is in flight from before counts for nothing."""
+
+    identity: Identity
+    acknowledged: int
+
+
+class _Rung(enum.Enum):
+    READ = "read"
+    CAUGHT_UP_AGAIN = "caught up again"
+    REOPEN = "reopen"
+    REOPENED = "reopened"
+    ASK = "ask"
+
+
+# A hole under the foot moves up one rung; a missing tail skips the first.
+_NEXT_RUNG = {
+    _Rung.READ: _Rung.CAUGHT_UP_AGAIN,
+    _Rung.CAUGHT_UP_AGAIN: _Rung.REOPEN,
+    _Rung.REOPENED: _Rung.ASK,
+    _Rung.ASK: _Rung.ASK,
+}
+
+
+class Tailer:
+    """One per process. Every method is synchronous; `now` is monotonic seconds."""
+
+    def __init__(self, shard: int, policy: Policy) -> None:
+        self._shard = shard
+        self._policy = policy
+        self._rung = _Rung.READ
+        self._short_since: float | None = None
+        self._not_before = 0.0
+        self.identity: Identity | None = None
+        self.position = 0
+        self.halted: str | None = None
+
+    def next(self, watermark: Watermark | None, room: int, now: float) -> Action:
+        """What to do, given the newest watermark and how many records may still go in flight."""
+        if watermark is None or now < self._not_before:
+            return Wait()
+        if self.identity != Identity(watermark.incarnation, watermark.epoch):
+            return Open("new epoch" if self.identity is not None else "start")
+        if self.halted is not None or watermark.sequence <= self.position or room <= 0:
+            return Wait()
+        limit = min(room, self._policy.batch_records_max)
+        match self._rung:
+            case _Rung.REOPEN:
+                return Open("gap")
+            case _Rung.ASK:
+                return Ask(self.position + 1, limit)
+            case _:
+                return Read(self.position, min(watermark.sequence, self.position + limit))
+
+    def opened(self, store: Store, watermark: Watermark, now: float) -> Restart | None:
+        """The secondary is open. Another opening of the store than before starts at the cursor it keeps."""
+        if store.shard != self._shard:
+            self.identity = Identity(watermark.incarnation, watermark.epoch)
+            self._halt(
+                f"The store in this data folder is that of shard {store.shard}, not of shard {self._shard}. "
+                "Operator action: correct TOLLGATE_SHARD__DATA_DIR or TOLLGATE_SHARD__ID."
+            )
+            return None
+        if store.identity != Identity(watermark.incarnation, watermark.epoch):
+            self.not_opened(now)  # one of the two is about to change; looked at again soon
+            return None
+        if store.identity == self.identity:
+            self._rung = _Rung.REOPENED
+            return None
+        self.identity = store.identity
+        self.halted = None
+        return self._restart(store.identity, store.acknowledged)
+
+    def not_opened(self, now: float) -> None:
+        """The secondary could not be opened; tried again after a moment, unless the shard can still be
+        asked."""
+        self._not_before = now + self._policy.retry_s
+        if self._rung is _Rung.REOPEN:
+            self._rung = _Rung.ASK
+
+    def seen(self, read: Read, rows: Iterable[tuple[int, bytes]], now: float) -> list[Record]:
+        """The records that follow the position without a gap. When there are none, the ladder moves."""
+        records, problem = self._contiguous(read.after, rows)
+        if records:
+            self._settle()
+        elif problem is not None:
+            self._climb()
+        else:
+            self._climb_when_stale(now)
+        return records
+
+    def unreadable(self) -> None:
+        """The secondary could not be read at all."""
+        self._climb()
+
+    def answered(self, answer: ReadChangesResponse, now: float) -> list[Record] | Restart:
+        """The shard's word is final: it fills the hole, or confirms it."""
+        self._not_before = now + self._policy.retry_s
+        if self.identity is None or self.identity != Identity(answer.incarnation, answer.epoch):
+            return []  # reopened meanwhile; the watermark will say so
+        wanted = self.position + 1
+        if answer.acknowledged_sequence >= wanted:
+            # Shipped by an earlier process whose acknowledgement this secondary had not seen.
+            return self._restart(self.identity, answer.acknowledged_sequence)
+        self._rung = _Rung.REOPENED  # the secondary is tried once more before the shard is asked again
+        if answer.durable_sequence < wanted:
+            return []  # the watermark is ahead of the shard: nothing is missing from the log
+        rows = ((wanted + index, value) for index, value in enumerate(answer.changes))
+        records, problem = self._contiguous(self.position, rows)
+        if not records:
+            self._halt(
+                f"Shard {self._shard} has no readable change {wanted} ({problem or 'it is missing'}), though "
+                f"{answer.durable_sequence} is durable. Nothing after {self.position} is shipped. "
+                "Operator action: stop the shard, keep a copy of its data folder, and restore the folder "
+                "from its last good state; this process goes on by itself when the shard is back."
+            )
+            return []
+        self._not_before = now
+        return records
+
+    def unanswered(self, now: float) -> None:
+        """The shard could not be asked; asked again after a moment, from the same rung."""
+        self._not_before = now + self._policy.retry_s
+
+    def published(self, sequence: int) -> None:
+        """The producer has taken everything up to `sequence`."""
+        self.position = sequence
+
+    def rewind(self, sequence: int) -> None:
+        """Ship again from `sequence` + 1, with a new producer."""
+        self.position = sequence
+        self._settle()
+
+    def _restart(self, identity: Identity, acknowledged: int) -> Restart:
+        self.rewind(acknowledged)
+        return Restart(identity, acknowledged)
+
+    def _contiguous(self, after: int, rows: Iterable[tuple[int, bytes]]) -> tuple[list[Record], str | None]:
+        """The records that follow `after` one by one, and what stopped them (None: the rows ended)."""
+        identity = self.identity
+        records: list[Record] = []
+        expected = after + 1
+        for sequence, value in rows:
+            if sequence != expected:
+                return records, f"{sequence} follows {expected - 1}"
+            try:
+                change = Change.FromString(value)
+            except DecodeError:
+                return records, f"change {sequence} can't be parsed"
+            if (
+                change.sequence != sequence
+                or change.shard != self._shard
+                or identity is None
+                or change.incarnation != identity.incarnation
+            ):
+                return records, f"change {sequence} says it is another"
+            records.append(
+                Record(sequence, change.epoch, change.key, change.traceparent, change.committed_at_us, value)
+            )
+            expected += 1
+        return records, None
+
+    def _settle(self) -> None:
+        self._rung = _Rung.READ
+        self._short_since = None
+
+    def _climb(self) -> None:
+        self._rung = _NEXT_RUNG[self._rung]
+        self._short_since = None
+
+    def _climb_when_stale(self, now: float) -> None:
+        """A tail that is not seen yet: usually it is there at the next look."""
+        if self._rung is _Rung.REOPENED:
+            self._rung = _Rung.ASK
+        elif self._short_since is None:
+            self._short_since = now
+        elif now - self._short_since >= self._policy.stale_s:
+            self._rung = _Rung.REOPEN
+            self._short_since = None
+
+    def _halt(self, reason: str) -> None:
+        self.halted = reason
