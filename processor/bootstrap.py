@@ -39,7 +39,7 @@ from tollgate.ids import api_key_hash
 from tollgate.ops_http import serve_ops
 from tollgate.topics import CHANGES
 
-_DRAIN_S: Final = 6.0  # a PSP call's time-out and its commit
+_DRAIN_S: Final = 5.0  # the longest PSP call; the whole stop takes at most 10 s
 _CLOSE_S: Final = 1.0
 _PROBE_EVERY_S: Final = 2.0
 
@@ -119,6 +119,8 @@ async def _serve(
             await _first_to_end(stop, [committing, relaying, dispatching, watching, consumer.failed])
             health.report("start", "The processor is stopping.")
             await consumer.stop()
+            dispatcher.stop()
+            await asyncio.wait({dispatching}, timeout=_CLOSE_S)
         await dispatcher.drain(_DRAIN_S)
 
 

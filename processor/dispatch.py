@@ -41,6 +41,7 @@ class Dispatcher:
         self._clock = clock
         self._health = health
         self._in_flight = 0
+        self._stopping = False
         self._more = False  # the last claim was cut off by its limit
         self._woken = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
@@ -55,8 +56,8 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(delay_s, self.wake)
 
     async def run(self) -> None:
-        """Until cancelled; what is in flight goes on, see `drain`."""
-        while True:
+        """Until `stop`; what is in flight goes on, see `drain`."""
+        while not self._stopping:
             self._woken.clear()
             limit = min(self._policy.concurrency - self._in_flight, self._policy.batch_max)
             claims = await self._claim(limit) if limit else []
@@ -65,6 +66,11 @@ class Dispatcher:
                 self._start(claims)
             if not self._more or not self._has_room():
                 await self._wait()
+
+    def stop(self) -> None:
+        """No claim begins after this; one under way is still carried out, not left to its lease."""
+        self._stopping = True
+        self.wake()
 
     async def drain(self, timeout_s: float) -> None:
         """Waits for what is in flight, at most that long; the rest is left to its leases."""

@@ -30,6 +30,7 @@ from processor.storage.outbox import (
     mark_published,
     mark_resent,
     owed_resends,
+    prune_published,
     unpublished,
 )
 from processor.storage.slices import SliceLease
@@ -39,6 +40,8 @@ from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Payment
 
 _REFRESH_S: Final = 1.0
+_RETENTION_US: Final = 30 * 24 * 60 * 60 * 1_000_000  # as long as payments.events keeps them
+_PRUNE_BATCH: Final = 10_000  # a second: more than the rate at which rows come
 
 _log = structlog.get_logger()
 
@@ -142,6 +145,7 @@ class Relay:
             self._woken.clear()
             if self._clock.monotonic() >= refresh_at:
                 await lease.refresh()
+                await prune_published(connection, self._clock.now_us() - _RETENTION_US, _PRUNE_BATCH)
                 refresh_at = self._clock.monotonic() + _REFRESH_S
             if not await self.relay_once(connection, lease.held):
                 await self._wait()

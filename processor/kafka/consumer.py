@@ -24,7 +24,7 @@ from tollgate.topics import CHANGES
 
 GROUP: Final = "tollgate-intake"
 _POLL_S: Final = 0.2
-_JOIN_S: Final = 5.0
+_JOIN_S: Final = 2.0
 
 _log = structlog.get_logger()
 

@@ -44,6 +44,18 @@ WHERE r.merchant = d.merchant AND r.checkout_id = d.checkout_id AND r.shard = d.
 """
 
 
+# Only the oldest rows are looked at, and mostly only the very oldest: it costs the same however many there
+# are.
+_PRUNE: Final = """
+DELETE FROM outbox
+WHERE (SELECT published_at FROM outbox ORDER BY id LIMIT 1) < $1
+  AND id IN (
+    SELECT id FROM (SELECT id, published_at FROM outbox ORDER BY id LIMIT $2) AS oldest
+    WHERE published_at < $1
+)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One version of one payment. `shards` shipped it; `snapshot` is the Payment, serialized."""
@@ -93,3 +105,9 @@ async def mark_resent(connection: Connection, resends: Sequence[Resend]) -> None
     ]
     with translated("marking resends"):
         await connection.execute(_RESENT, *columns_of(rows))
+
+
+async def prune_published(connection: Connection, before_us: int, limit: int) -> None:
+    """Forgets at most `limit` rows that were published before then."""
+    with translated("pruning the outbox"):
+        await connection.execute(_PRUNE, before_us, limit)

@@ -2,7 +2,8 @@
 --
 -- Every time is timestamptz in microseconds. Leases and due times are on Postgres' clock; facts carry the time
 -- of the part that saw them. Kept for ever: payments, payment_shards, payment_conflicts, operations,
--- psp_requests, attempts, anomalies. A replay is arbitrated here without an end.
+-- psp_requests, attempts, anomalies, webhook_inbox. A replay is arbitrated here without an end. Published outbox
+-- rows go after 30 days.
 
 CREATE TABLE merchants (
     id text PRIMARY KEY CHECK (id ~ '^[a-z0-9_]{1,32}$'),

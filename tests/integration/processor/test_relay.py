@@ -13,6 +13,7 @@ from processor.patience import Health
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
 from processor.storage.database import connect
+from processor.storage.outbox import mark_published, prune_published
 from processor.storage.payments import SLICES
 from processor.storage.slices import SliceLease
 from tests.fixtures.changes import accepted_payment, change_record
@@ -101,6 +102,18 @@ async def test_a_repeated_change_makes_the_shard_hear_how_the_payment_stands(
     (status,) = bench.publisher.produced
     assert status.partition == 5
     assert StatusUpdate.FromString(status.value).payment.version == 3
+
+
+async def test_only_what_was_published_long_ago_is_forgotten(
+    bench: Bench, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await bench.take_in(*(change_record(accepted_payment(f"checkout-{n:04d}")) for n in range(3)))
+    first, second, third = [row["id"] for row in await session.fetch("SELECT id FROM outbox ORDER BY id")]
+    await mark_published(session, [first], 1_000_000)
+    await mark_published(session, [second], 3_000_000)
+    await prune_published(session, 2_000_000, limit=10)
+    kept = await session.fetch("SELECT id FROM outbox ORDER BY id")
+    assert [row["id"] for row in kept] == [second, third]
 
 
 async def test_slices_are_shared_evenly_and_a_dead_session_s_slices_go_to_the_living(
