@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -84,7 +85,9 @@ def test_errors_come_through_nginx_as_problems(stack: RunningStack) -> None:
 def test_only_stack_json_holds_the_development_key(stack: RunningStack) -> None:
     key = stack.json.api_key.encode()
     data_dir = stack.paths.data_dir
-    holders = [path for path in data_dir.rglob("*") if path.is_file() and key in path.read_bytes()]
+    files = (path for path in data_dir.rglob("*") if path.is_file())
+    sparse = (".index", ".timeindex")  # Kafka's: many MB of holes and a few numbers
+    holders = [path for path in files if path.suffix not in sparse and key in path.read_bytes()]
     assert holders == [stack.paths.stack_json]
     assert stack.paths.stack_json.stat().st_mode & 0o777 == 0o600
 
@@ -95,7 +98,8 @@ def test_everything_listens_on_loopback_alone(stack: RunningStack) -> None:
     for pid in stack.processes():
         for connection in psutil.Process(pid).net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
-                assert connection.laddr[0] in ("127.0.0.1", "::1"), psutil.Process(pid).cmdline()
+                where = ip_address(connection.laddr[0].removeprefix("::ffff:"))  # gRPC's sockets are of IPv6
+                assert where.is_loopback, psutil.Process(pid).cmdline()
                 assert connection.laddr[1] < 32768
 
 
