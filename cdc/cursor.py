@@ -30,7 +30,7 @@ from tollgate.errors import TollgateError
 # One durable write on the shard a call. What a crash repeats grows by what is delivered in this time.
 ACKNOWLEDGE_EVERY_S: Final = 0.05
 _RETRY_S_MIN: Final = 0.1
-_RETRY_S_MAX: Final = 2.0
+_RETRY_S_MAX: Final = 1.0
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from the earliest snapshot there is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -28,6 +28,7 @@ from tollgate.errors import OperationalError, RejectedInput
 from tollgate.topics import STATUS
 from tollgate.v1.shard_pb2 import StatusUpdate
 
+CALL_BYTES_MAX: Final = 2 * 1024 * 1024
 _RETRY_S_MIN: Final = 0.05
 _RETRY_S_MAX: Final = 1.0
 _NO_STORE_YET_S: Final = 0.1
@@ -60,6 +61,21 @@ def judge(records: Sequence[StatusRecord]) -> Judged:
         else:
             judged.good.append(Item(record, update))
     return judged
+
+
+def calls(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Calls that the shard takes: gRPC refuses a message above 4 MiB. Pure; keeps the order."""
+    call: list[Item] = []
+    size = 0
+    for item in items:
+        bytes_of_item = len(item.record.value or b"")
+        if call and size + bytes_of_item > CALL_BYTES_MAX:
+            yield call
+            call, size = [], 0
+        call.append(item)
+        size += bytes_of_item
+    if call:
+        yield call
 
 
 class StatusFeed:
@@ -107,8 +123,8 @@ class StatusFeed:
         judged = judge(records)
         for record, reason in judged.poison:
             await self._bury(record, reason)
-        if judged.good:
-            await self._apply(judged.good)
+        for call in calls(judged.good):
+            await self._apply(call)
 
     async def _apply(self, items: Sequence[Item]) -> None:
         """Returns when the shard has them all, however long that takes."""

@@ -1,0 +1,74 @@
+"""cdc while Kafka is away: nothing is lost, nothing is out of order, and it still ends in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.kafka import EmbeddedKafka, embedded_kafka
+from tests.fixtures.waiting import wait_until
+from tests.integration.cdc.bench import (
+    CdcProcess,
+    assert_complete,
+    running,
+    shipped,
+    tiny_shard,
+    wait_acknowledged,
+)
+from tollgate.local.topics import ensure_topics
+
+KEYS = [f"acme/checkout-{number:04}" for number in range(50)]
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    broker = embedded_kafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    try:
+        ensure_topics(broker.bootstrap, embedded=True)
+        yield broker
+    finally:
+        broker.kill()
+
+
+@pytest.mark.fault
+def test_a_killed_kafka_costs_nothing_but_time(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    settings = {"TOLLGATE_CDC__IN_FLIGHT_RECORDS_MAX": "1500"}
+    with (
+        tiny_shard(tmp_path) as shard,
+        running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log", settings)) as cdc,
+    ):
+        for turn in range(100):
+            shard.commit(KEYS)
+            if turn == 40:
+                wait_until(lambda: shard.acknowledged() > 0, "under way")
+                kafka.kill()
+        wait_until(lambda: cdc.metric("tollgate_cdc_in_flight_records") >= 1450, "the window is full")
+        assert cdc.metric("tollgate_cdc_in_flight_records") <= 1500
+        before = shard.acknowledged()
+        assert before < 5000
+        kafka.start()
+        wait_acknowledged(shard, timeout_s=30)
+        assert_complete(shipped(kafka.bootstrap, shard.incarnation), 5000)
+        assert cdc.metric("tollgate_cdc_producer_restarts_total") == 0, "an outage breaks no producer"
+
+
+@pytest.mark.fault
+def test_it_ends_in_time_with_kafka_down_and_repeats_after_the_next_start(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    with tiny_shard(tmp_path, shard=1) as shard:
+        kafka.kill()
+        with running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log")) as cdc:
+            shard.commit(KEYS)
+            wait_until(
+                lambda: cdc.ready()[0] and cdc.metric("tollgate_cdc_produced_total") == 50, "in flight"
+            )
+            assert cdc.terminate() == 0
+            assert shard.acknowledged() == 0
+        kafka.start()
+        with running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log")):
+            wait_acknowledged(shard)
+        assert_complete(shipped(kafka.bootstrap, shard.incarnation), 50)
