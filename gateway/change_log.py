@@ -58,7 +58,7 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Acknowledged changes stay for `age_us`, but never more than `bytes_max` of the log."""
+    """Acknowledged changes stay for `age_us`, but never more than `bytes_max` and a piece of the log."""
 
     age_us: int
     bytes_max: int
@@ -69,7 +69,7 @@ def prunable(log: LogState, policy: RetentionPolicy, now_us: int) -> int | None:
     through = None
     for mark in log.marks:
         too_old = mark.committed_at_us < now_us - policy.age_us
-        too_much = log.bytes_total - mark.bytes_total + MARK_BYTES > policy.bytes_max
+        too_much = log.bytes_total - mark.bytes_total >= policy.bytes_max
         if mark.sequence > log.acknowledged or not (too_old or too_much):
             break
         through = mark.sequence

@@ -92,6 +92,8 @@ class RocksStore:
             self._db.flush_wal(sync=True)
 
     def close(self) -> None:
+        if not self._families:
+            return
         # The lock is held until the last handle is gone.
         self._handles.clear()
         for family in self._families.values():
