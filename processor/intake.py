@@ -18,7 +18,7 @@ import structlog
 
 from processor import metrics
 from processor.changes import ChangeRecord, Refused, parse
-from processor.kafka.producer import Outgoing, Publisher
+from processor.kafka.producer import Outgoing, Publishing
 from processor.storage.database import Pool
 from processor.storage.intake import Acceptance, Ingested, ReceivedWebhook, ingest
 from tollgate import topics
@@ -33,7 +33,9 @@ Parsed = tuple[ChangeRecord, Acceptance | ReceivedWebhook]
 class Intake:
     """`on_stored` is called after each commit that brought something new."""
 
-    def __init__(self, pool: Pool, publisher: Publisher, clock: Clock, on_stored: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: Pool, publisher: Publishing, clock: Clock, on_stored: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._publisher = publisher
         self._clock = clock

@@ -21,7 +21,7 @@ import structlog
 
 from processor import metrics
 from processor.event import event_record, status_record
-from processor.kafka.producer import Outgoing, Publisher
+from processor.kafka.producer import Outgoing, Publishing
 from processor.patience import Health, pauses
 from processor.storage.database import Connection, connect
 from processor.storage.outbox import (
@@ -101,7 +101,7 @@ class Relay:
     def __init__(
         self,
         dsn: str,
-        publisher: Publisher,
+        publisher: Publishing,
         owner_of: OwnerOf,
         policy: RelayPolicy,
         clock: Clock,

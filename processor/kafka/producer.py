@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -35,6 +35,12 @@ class Outgoing:
     value: bytes
     headers: Headers = ()
     partition: int | None = None
+
+
+class Publishing(Protocol):
+    async def publish(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+        """Whether each was delivered, in order. Records of one key keep their order."""
+        ...
 
 
 class _Batch:

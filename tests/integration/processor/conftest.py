@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -36,7 +36,7 @@ class FakePublisher:
     produced: list[Outgoing] = field(default_factory=list)
     failing: set[str] = field(default_factory=set)
 
-    async def publish(self, outgoing: list[Outgoing]) -> list[bool]:
+    async def publish(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         delivered = [record.topic not in self.failing for record in outgoing]
         self.produced += [record for record, ok in zip(outgoing, delivered, strict=True) if ok]
         return delivered
@@ -140,7 +140,7 @@ async def bench_on(pool: Pool, psp: PspDouble, clock: FakeClock) -> AsyncIterato
         health=health,
         random=lambda: 0.0,
     )
-    intake = Intake(pool, publisher, clock, lambda: None)  # type: ignore[arg-type]
+    intake = Intake(pool, publisher, clock, lambda: None)
     committing = asyncio.create_task(committer.run())
     try:
         yield Bench(pool, psp, clock, publisher, intake, pipeline, committed)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from processor.operation import CallKind
+from processor.operation import CallKind, Claim
 from processor.psp.interface import Outcome, PspRequest
 from processor.storage.database import Pool
 from processor.storage.operations import NewAttempt, claim, store_attempts
@@ -125,6 +125,46 @@ async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
     assert refused[1] is None
     attempts = await bench.pool.fetch("SELECT outcome, late FROM attempts ORDER BY number")
     assert [tuple(row) for row in attempts] == [("approved", True), ("approved", False)]
+
+
+async def test_an_answer_is_refused_as_soon_as_another_holds_the_lease_decided_or_not(
+    bench: Bench, successor: Bench
+) -> None:
+    send = bench.psp.send
+
+    async def slow(request: PspRequest, traceparent: str) -> Outcome:
+        outcome = await send(request, traceparent)
+        await bench.let_leases_end()
+        assert await claim(bench.pool, 10, 15.0, bench.clock.now_us(), 0.0)
+        return outcome
+
+    await bench.take_in(change_record(accepted_payment()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.psp, "send", slow)
+        await bench.run_due()
+    assert (await bench.payment())["status"] == "processing"
+    await finish(successor)
+    await assert_paid_once(bench)
+
+
+async def test_only_the_present_holder_of_the_lease_may_store_an_attempt_and_may_do_so_again(
+    bench: Bench,
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    now_us = bench.clock.now_us()
+    (stale,) = await claim(bench.pool, 10, 15.0, now_us, 0.0)
+    await bench.let_leases_end()
+    (present,) = await claim(bench.pool, 10, 15.0, now_us, 0.0)
+    request = PspRequest("POST", "/charges", "key", b"{}")
+
+    async def store(claimed: Claim) -> set[tuple[str, str, str]]:
+        attempt = NewAttempt(claimed, "charge", "simulator", request, kind=CallKind.SEND, number=1)
+        return await store_attempts(bench.pool, [attempt], 15.0, now_us)
+
+    assert await store(stale) == set()
+    assert await store(present) == {present.key}
+    assert await store(present) == {present.key}  # Postgres' answer to the first was lost on its way
+    assert await store(stale) == set()
 
 
 async def test_what_a_stale_claim_wants_to_send_is_not_stored_and_so_not_sent(

@@ -126,10 +126,10 @@ async def test_while_postgres_is_away_the_batch_is_not_done_and_nothing_is_dead_
 
 
 async def test_the_same_payments_taken_in_by_two_processors_at_once_are_stored_once(bench: Bench) -> None:
-    payments = [accepted_payment(f"checkout-{n:04d}") for n in range(50)]
+    payments = [accepted_payment(f"checkout-{n:04d}") for n in range(1000)]
     forward = [change_record(payment, shard=0) for payment in payments]
     backward = [change_record(payment, shard=1) for payment in reversed(payments)]
     await asyncio.gather(bench.take_in(*forward), bench.take_in(*backward))
-    assert await count(bench, "payments") == 50
-    assert await count(bench, "payment_shards") == 100
+    assert await count(bench, "payments") == 1000
+    assert await count(bench, "payment_shards") == 2000
     assert await count(bench, "payment_conflicts") == 0

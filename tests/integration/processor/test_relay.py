@@ -36,7 +36,7 @@ async def session(migrated_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg
 
 def relay_of(bench: Bench, dsn: str) -> Relay:
     policy = RelayPolicy(batch_max=100, poll_interval_s=0.05)
-    return Relay(dsn, bench.publisher, lambda _: 7, policy, bench.clock, Health())  # type: ignore[arg-type]
+    return Relay(dsn, bench.publisher, lambda _: 7, policy, bench.clock, Health())
 
 
 def versions(events: Iterable[Outgoing]) -> list[int]:
