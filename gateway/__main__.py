@@ -21,6 +21,7 @@ _EXIT_CONFIGURATION: Final = 2
 
 
 def main() -> int:
+    configure_logging("shard")
     try:
         settings = load(GatewaySettings)
         configure_logging(f"shard-{settings.shard.id}", settings.log_level)

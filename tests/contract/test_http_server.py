@@ -1,0 +1,184 @@
+"""What every server does for the app, over real sockets: one suite for each `shard.server`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import get_args
+
+import aiohttp
+import pytest
+
+from gateway.http import asgi, rsgi
+from gateway.http.payments import BODY_BYTES_MAX
+from gateway.http.server import HttpServer, ServerName
+from tests.fixtures.shard import (
+    API_KEY,
+    BODY,
+    HeldDisk,
+    InProcessShard,
+    PromptDisk,
+    free_port,
+    in_process_shard,
+)
+from tollgate.errors import ConfigurationError
+
+ID = "order-0001"
+HEADERS = {
+    "Authorization": f"Bearer {API_KEY}",
+    "Content-Type": "application/json",
+    "X-PAYMENT-CHECKOUT-ID": ID,
+}
+STOP_S = 5.0
+
+
+class Served:
+    """A shard behind a server of the named kind."""
+
+    def __init__(self, name: ServerName, shard: InProcessShard) -> None:
+        self.shard = shard
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = HttpServer(shard.http, f"127.0.0.1:{self.port}", name)
+
+    async def connect(self, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(sent)
+        await writer.drain()
+        return reader, writer
+
+    async def raw(self, sent: bytes) -> bytes:
+        """What comes back until the server closes."""
+        reader, writer = await self.connect(sent)
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+@pytest.fixture(params=get_args(ServerName))
+def server_name(request: pytest.FixtureRequest) -> ServerName:
+    name: ServerName = request.param
+    return name
+
+
+@pytest.fixture
+async def served(server_name: ServerName, tmp_path: Path) -> AsyncIterator[Served]:
+    served = Served(server_name, in_process_shard(tmp_path, flusher=PromptDisk))
+    await served.server.start(5)
+    yield served
+    await served.server.stop(STOP_S)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        yield session
+
+
+def head(method: str, path: str, **headers: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: shard", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def test_a_payment_is_taken_and_read(served: Served, client: aiohttp.ClientSession) -> None:
+    async with client.post(f"{served.url}/v1/payments", json=BODY, headers=HEADERS) as response:
+        assert response.status == 202
+        assert response.headers["Location"] == f"/v1/payments/{ID}"
+        assert response.headers["Content-Type"] == "application/json"
+        accepted = await response.json()
+    async with client.get(f"{served.url}/v1/payments/{ID}", headers=HEADERS) as response:
+        assert (response.status, await response.json()) == (200, accepted)
+        assert response.headers["ETag"] == '"0"'
+    query = {"client_secret": accepted["client_secret"]}
+    async with client.get(f"{served.url}/v1/payments/{ID}", params=query) as response:
+        assert response.status == 200
+
+
+async def test_answers_without_a_body_have_none(served: Served, client: aiohttp.ClientSession) -> None:
+    await (await client.post(f"{served.url}/v1/payments", json=BODY, headers=HEADERS)).read()
+    matching = HEADERS | {"If-None-Match": '"0"'}
+    for method, extra, status in (("GET", matching, 304), ("HEAD", HEADERS, 200), ("OPTIONS", {}, 204)):
+        async with client.request(method, f"{served.url}/v1/payments/{ID}", headers=extra) as response:
+            assert (response.status, await response.read()) == (status, b"")
+    async with client.get(f"{served.url}/livez") as response:
+        assert response.status == 200, "the connection is still in step"
+
+
+async def test_a_path_arrives_decoded_and_a_repeated_header_twice(served: Served) -> None:
+    await served.shard.post(ID)
+    answer = await served.raw(head("GET", "/v1/payments/order%2D0001", Authorization=f"Bearer {API_KEY}"))
+    assert answer.startswith(b"HTTP/1.1 200")
+    twice = head("GET", f"/v1/payments/{ID}", Authorization=f"Bearer {API_KEY}", authorization="Bearer x")
+    assert (await served.raw(twice)).startswith((b"HTTP/1.1 401", b"HTTP/1.1 503"))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_has_a_bound(served: Served, client: aiohttp.ClientSession, chunked: bool) -> None:
+    async def pieces(raw: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(raw), 10_000):
+            yield raw[start : start + 10_000]
+
+    sound = json.dumps(BODY).encode()
+    for size, status in ((0, 202), (BODY_BYTES_MAX, 200), (BODY_BYTES_MAX + 1, 413), (900_000, 413)):
+        raw = sound.ljust(size)
+        data = pieces(raw) if chunked else raw
+        async with client.post(f"{served.url}/v1/payments", data=data, headers=HEADERS) as response:
+            assert response.status == status
+            assert (await response.json())["status"] in ("pending", 413)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_without_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for adapter in (rsgi, asgi):
+        monkeypatch.setattr(adapter, "BODY_TIMEOUT_S", 0.05)
+    half = head("POST", "/v1/payments", **HEADERS, Content_Length="100") + b'{"amount":'
+    assert (await served.raw(half)).startswith(b"HTTP/1.1 408")
+
+
+async def test_header_bytes_that_are_no_text_are_survived(served: Served) -> None:
+    odd = head("GET", f"/v1/payments/{ID}", Authorization="Bearer XX").replace(b"XX", b"\xff\xfe")
+    assert (await served.raw(odd)).startswith((b"HTTP/1.1 401", b"HTTP/1.1 503"))
+    assert (await served.raw(head("GET", "/%FF%FE"))).startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
+    assert (await served.raw(head("GET", "/livez"))).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_taken_address_is_refused(served: Served, server_name: ServerName) -> None:
+    second = HttpServer(served.shard.http, f"127.0.0.1:{served.port}", server_name)
+    with pytest.raises(ConfigurationError, match="can't be listened on"):
+        await second.start(5)
+
+
+async def test_a_stop_is_bounded_with_idle_clients_and_half_sent_bodies(served: Served) -> None:
+    _, idle = await served.connect(b"GET /livez HTTP/1.1\r\nHost: shard\r\n\r\n")
+    _, half = await served.connect(
+        head("POST", "/v1/payments", **HEADERS, Content_Length="100") + b'{"amount":'
+    )
+    async with asyncio.timeout(STOP_S + 5):
+        await served.server.stop(0.2)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", served.port)
+    idle.close()
+    half.close()
+
+
+async def test_a_request_under_way_is_answered_before_the_stop(
+    server_name: ServerName, tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    served = Served(server_name, in_process_shard(tmp_path, flusher=HeldDisk))
+    await served.server.start(5)
+    flusher = served.shard.committer._flusher
+    assert isinstance(flusher, HeldDisk)
+    posted = asyncio.create_task(client.post(f"{served.url}/v1/payments", json=BODY, headers=HEADERS))
+    async with asyncio.timeout(5):
+        while not flusher.pending:  # the disk is no event
+            await asyncio.sleep(0.001)
+    stopping = asyncio.create_task(served.server.stop(STOP_S))
+    await asyncio.sleep(0)
+    flusher.complete()
+    assert (await posted).status == 202
+    assert await stopping
