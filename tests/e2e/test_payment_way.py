@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.stack import Answer, RunningStack, new_checkout_id
 from tests.fixtures.waiting import wait_until
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(200)]  # the first one starts the stack
 
 
 def assert_problem(answer: Answer, status: int, code: str) -> None:

@@ -61,9 +61,10 @@ async def _run(settings: StackSettings) -> None:
         write_stack_json(settings.paths.stack_json, describe(settings, ring, api_key, pids))
 
     def make_topics() -> None:
-        from tollgate.local.topics import ensure_topics  # loads the Kafka client, which takes a while
+        from tollgate.local.topics import ensure_topics, has_one_broker  # loads the Kafka client: slow
 
-        ensure_topics(settings.bootstrap, embedded=settings.kafka_bootstrap is None)
+        one_node = settings.kafka_bootstrap is None or has_one_broker(settings.bootstrap)
+        ensure_topics(settings.bootstrap, embedded=one_node)
 
     bounded = [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
     await Supervisor(bounded, STOP_ORDER, settings.paths.run_state, publish, make_topics).run()

@@ -36,6 +36,7 @@ READY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 25.0
 # With the pauses between them this many deaths take some 10 s; a part that was never ready by then won't be.
 _DEATHS_BEFORE_READY_MAX: Final = 8
+_SAME_START_S: Final = 30.0  # a pid noted a moment after its start is not another process of that number
 _POLL_S: Final = 0.05
 
 JarProgress = Callable[[int, int], None]
@@ -176,7 +177,7 @@ def _is_ours(leader: int, started_at: float | None) -> bool:
         created = psutil.Process(leader).create_time()
     except psutil.NoSuchProcess:
         return True  # at most its group is left, and no other process can be given that number meanwhile
-    return started_at is not None and abs(created - started_at) < 5
+    return started_at is not None and abs(created - started_at) < _SAME_START_S
 
 
 def _group_exists(leader: int) -> bool:

@@ -64,6 +64,21 @@ def problems(spec: TopicSpec, seen: SeenTopic, *, embedded: bool) -> list[str]:
     return found
 
 
+def has_one_broker(bootstrap: str, timeout_s: float = 5.0) -> bool:
+    """Whether a Kafka that runs elsewhere is a single node, which holds to the rules of the embedded one.
+
+    Raises OperationalError when it doesn't answer in time.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500})
+    try:
+        return len(admin.list_topics(timeout=timeout_s).brokers) == 1
+    except KafkaException as error:
+        raise OperationalError(
+            f"Kafka at {bootstrap} does not answer ({error.args[0].name()}). "
+            "Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
+        ) from error
+
+
 def ensure_topics(bootstrap: str, *, embedded: bool, timeout_s: float = 15.0) -> None:
     """Blocking, idempotent. `embedded`: one node, so replication is 1; else a cluster's rules hold.
 
