@@ -17,6 +17,8 @@ from processor.kafka.producer import Outgoing, Publisher
 from tollgate import topics
 from tollgate.errors import OperationalError
 
+POLL_S = 0.02  # between two looks at a condition, which has a deadline
+
 
 @pytest.fixture
 def run_id() -> bytes:
@@ -93,7 +95,7 @@ async def test_a_batch_that_could_not_be_stored_is_offered_again_and_committed_o
         handler.down = False
         async with asyncio.timeout(20):
             while await asyncio.to_thread(committed, kafka_bootstrap, partition) <= offset:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(POLL_S)
         assert handler.handled == [b"first"]
         handler.seen.clear()
         await asyncio.to_thread(place_of, kafka_bootstrap, run_id, b"second")

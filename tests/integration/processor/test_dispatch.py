@@ -14,6 +14,7 @@ from processor.psp.interface import Outcome, PspRequest
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench
 
+POLL_S = 0.02  # between two looks at a condition, which has a deadline
 NEVER_S = 3600.0  # polling would come too late for any test: only a wake-up helps
 
 
@@ -35,7 +36,7 @@ async def dispatching(
 async def until_effects(bench: Bench, wanted: int) -> None:
     async with asyncio.timeout(20):
         while len(bench.psp.effects) < wanted:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_S)
 
 
 async def test_a_wake_up_is_enough_and_no_poll_is_waited_for(bench: Bench) -> None:
@@ -111,7 +112,7 @@ async def test_an_adapter_that_breaks_off_loses_no_payment(
         async with dispatching(bench):
             async with asyncio.timeout(10):
                 while not await bench.pool.fetchval("SELECT count(*) FROM attempts"):
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(POLL_S)
     assert (await bench.payment())["status"] == "processing"
     await bench.let_leases_end()
     await bench.run_due()

@@ -30,6 +30,7 @@ from tollgate.local.postgres import postgres_part
 from tollgate.ring_file import RingFile, ShardEntry, write_ring_file
 from tollgate.v1.shard_pb2 import StatusUpdate
 
+POLL_S = 0.02  # between two looks at a condition, which has a deadline
 DEADLINE_S = 40.0
 
 
@@ -167,7 +168,7 @@ async def until_succeeded(dsn: str, run_id: str, wanted: int) -> None:
         if found == wanted:
             return
         assert time.monotonic() < deadline, f"{found} of {wanted} payments succeeded"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(POLL_S)
 
 
 async def assert_one_effect_each(simulator: RunningSimulator, wanted: int) -> None:
@@ -247,4 +248,4 @@ async def until_not_ready_for_postgres(processor: RunningProcessor) -> None:
             answer = await processor.readyz()
             if answer and answer[0] == 503 and "Postgres" in answer[1]:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_S)
