@@ -41,7 +41,7 @@ async def serve(settings: Settings) -> None:
     shard = ShardClient(settings.shard.grpc)
     source = RocksSource(settings.shard.data_dir, clock)
     runner = _runner(settings, clock, shard, source)
-    feed = _feed(settings, clock, shard, source)
+    feed = _feed(settings, clock, shard, runner)
     acknowledger = runner.acknowledger
     async with serve_ops(settings.cdc.ops, runner.not_ready_reason):
         log.info("started", shard=settings.shard.id, ops=settings.cdc.ops)
@@ -81,18 +81,14 @@ def _runner(settings: Settings, clock: SystemClock, shard: ShardClient, source: 
         delivered=delivered,
         acknowledger=Acknowledger(delivered, shard),
         source=source,
-        open_publisher=lambda on_reports: KafkaPublisher(policy, on_reports),
+        open_publisher=lambda on_reports: KafkaPublisher(policy, on_reports, clock),
         shard=shard,
         clock=clock,
         in_flight_records_max=settings.cdc.in_flight_records_max,
     )
 
 
-def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, source: RocksSource) -> StatusFeed:
-    def incarnation() -> bytes | None:
-        watermark = source.watermark()
-        return watermark.incarnation if watermark is not None else None
-
+def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, runner: Runner) -> StatusFeed:
     def open_source(incarnation: bytes) -> StatusSource:
         return KafkaStatusSource(
             bootstrap=settings.kafka_bootstrap,
@@ -103,7 +99,7 @@ def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, source: Ro
         )
 
     return StatusFeed(
-        incarnation=incarnation,
+        incarnation=runner.incarnation,
         open_source=open_source,
         shard=shard,
         dead_letters=KafkaDeadLetters(settings.kafka_bootstrap),

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from cdc.client_log import ClientErrors
 from cdc.tailer import Identity, Record
+from tollgate.clock import Clock
 from tollgate.topics import (
     CHANGES,
     HEADER_EPOCH,
@@ -31,10 +32,8 @@ from tollgate.topics import (
     HEADER_TRACEPARENT,
 )
 
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.25
 _JOIN_S: Final = 2.0
-
-log = structlog.get_logger()
 
 _Headers = list[tuple[str, str | bytes | None]]
 Reports = Callable[[int, list[int]], None]  # generation, delivered sequences; on the event loop
@@ -84,10 +83,11 @@ class ChangePublisher(Protocol):
 class KafkaPublisher:
     """Built on a running event loop; `on_reports` is called there."""
 
-    def __init__(self, policy: PublisherPolicy, on_reports: Reports) -> None:
+    def __init__(self, policy: PublisherPolicy, on_reports: Reports, clock: Clock) -> None:
         self._policy = policy
         self._on_reports = on_reports
         self._loop = asyncio.get_running_loop()
+        self._passing_errors = ClientErrors("producer", clock)
         self._generation = 0
         self.broken: str | None = None
         self._line = self._new_line()
@@ -144,7 +144,7 @@ class KafkaPublisher:
         await asyncio.sleep(0)  # what the last poll has handed over is taken before the caller goes on
 
     def _new_line(self) -> _Line:
-        return _Line(self._policy.producer_config(), self._deliver, self._break)
+        return _Line(self._policy.producer_config(), self._deliver, self._break, self._passing_errors)
 
     def _deliver(self, line: _Line, reports: list[tuple[int, int]]) -> None:
         """On the poll thread."""
@@ -168,10 +168,12 @@ class _Line:
         config: Mapping[str, str | int | float | bool],
         deliver: Callable[[_Line, list[tuple[int, int]]], None],
         broke: Callable[[_Line, str], None],
+        passing_errors: Callable[[KafkaError], None],
     ) -> None:
         self._deliver = deliver
         self._broke = broke
         self._reports: list[tuple[int, int]] = []
+        self._passing_errors = passing_errors
         self._ending = threading.Event()
         self.producer = Producer({**config, "error_cb": self._on_error})
         self._thread = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
@@ -206,4 +208,4 @@ class _Line:
         if error.fatal():
             self._broke(self, f"fatal: {error.str()}")
         else:
-            log.info("kafka_client", error=error.name(), detail=error.str())
+            self._passing_errors(error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -19,8 +18,8 @@ from cdc import metrics
 from cdc.cursor import Acknowledger, Delivered
 from cdc.publisher import ChangePublisher, Reports
 from cdc.shard_client import ShardApi
-from cdc.source import Source
-from cdc.tailer import Ask, Open, Read, Record, Restart, Tailer, Wait
+from cdc.source import Pace, Source
+from cdc.tailer import Ask, Idle, Open, Read, Record, Restart, Tailer, Wait
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.watermark import Watermark
@@ -28,28 +27,10 @@ from tollgate.watermark import Watermark
 _RESTART_PRODUCER_S_MIN: Final = 0.25
 _RESTART_PRODUCER_S_MAX: Final = 5.0
 _MEASURE_EVERY_S: Final = 0.25
+# From an idle wait, for what is not the watermark: a broken producer, the metrics.
+_LOOK_UP_EVERY_S: Final = 0.25
 
 log = structlog.get_logger()
-
-
-@dataclass
-class Pace:
-    """How long to wait before the next look at the watermark: short after work, longer the longer nothing
-    comes."""
-
-    least_s: float = 0.001
-    most_s: float = 0.010
-    growth: float = 1.2
-    wait_s: float = 0.001
-
-    def after(self, *, worked: bool) -> float:
-        """0 after work: there is probably more."""
-        if worked:
-            self.wait_s = self.least_s
-            return 0.0
-        current = self.wait_s
-        self.wait_s = min(self.wait_s * self.growth, self.most_s)
-        return current
 
 
 class Runner:
@@ -76,6 +57,7 @@ class Runner:
         self._clock = clock
         self._window = in_flight_records_max
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
+        self._pace = Pace()
         self._generation = 0
         self._restart_wait_s = _RESTART_PRODUCER_S_MIN
         self._measure_at = 0.0
@@ -88,6 +70,10 @@ class Runner:
             return self._trouble or "The shard's store has not been opened yet."
         return None
 
+    def incarnation(self) -> bytes | None:
+        """Which store is read, once it is known."""
+        return self._tailer.identity.incarnation if self._tailer.identity is not None else None
+
     def on_reports(self, generation: int, sequences: list[int]) -> None:
         """Delivery reports, on the event loop. Those from before a restart count for nothing."""
         if generation != self._generation:
@@ -99,10 +85,9 @@ class Runner:
             self.acknowledger.moved()
 
     async def run(self) -> None:
-        pace = Pace()
         while True:
-            worked = await self.step()
-            await asyncio.sleep(pace.after(worked=worked))
+            if await self.step():
+                self._pace.reset()
 
     async def finish(self, flush_s: float) -> None:
         """Nothing more is read: lets deliveries come in for `flush_s`, then tells the shard. Bounded."""
@@ -115,9 +100,10 @@ class Runner:
         self._thread.shutdown()
 
     async def step(self) -> bool:
-        """One decision carried out. True when it was work."""
+        """One decision carried out, waiting included. True when it was work."""
         if self._publisher.broken is not None:
             await self._restart_producer(self._publisher.broken)
+        loop = asyncio.get_running_loop()
         now = self._clock.monotonic()
         watermark = self._source.watermark()
         if now >= self._measure_at:
@@ -125,17 +111,25 @@ class Runner:
             self._measure(watermark)
         room = self._window - (self._tailer.position - self._delivered.prefix)
         action = self._tailer.next(watermark, room, now)
-        if isinstance(action, Wait) or watermark is None:
-            return False
+        worked = False
         match action:
             case Open():
-                return await self._open(action, watermark)
+                worked = await self._open(action)
             case Read():
-                return await self._read(action)
+                worked = await self._read(action)
             case Ask():
-                return await self._ask(action)
+                worked = await self._ask(action)
+            case Idle():
+                wait = self._source.wait_for_change
+                await loop.run_in_executor(self._thread, wait, watermark, self._pace, _LOOK_UP_EVERY_S)
+                return False
+            case Wait():
+                pass
+        if not worked:
+            await asyncio.sleep(self._pace.next())
+        return worked
 
-    async def _open(self, action: Open, watermark: Watermark) -> bool:
+    async def _open(self, action: Open) -> bool:
         loop = asyncio.get_running_loop()
         try:
             store = await loop.run_in_executor(self._thread, self._source.open)
@@ -144,7 +138,7 @@ class Runner:
             self._say("store_not_opened", error.message)
             return False
         metrics.REOPENS.labels(action.reason).inc()
-        restart = self._tailer.opened(store, watermark, self._clock.monotonic())
+        restart = self._tailer.opened(store, action.watermark, self._clock.monotonic())
         self._trouble = None
         if restart is not None:
             self._restart_from(restart)

@@ -1,8 +1,8 @@
 """The shard's change log as seen from beside it: a RocksDB secondary and the mapped watermark.
 
 Owns the secondary's folder (info logs only; may be deleted at any time). Reads, never writes, the shard's
-store, and needs nothing of the shard while it runs or is down. Blocking: called on one thread, except
-`watermark`, which costs some microseconds and is polled. Only the column families that are read are opened,
+store, and needs nothing of the shard while it runs or is down. Blocking, for one caller at a
+time; `watermark` alone is cheap. Only the column families that are read are opened,
 so the payments' part of the write-ahead log takes no memory here.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -38,11 +40,37 @@ SECONDARY_DIR: Final = "cdc-secondary"
 _LOOK_AT_THE_FILE_S: Final = 0.5
 
 
+@dataclass
+class Pace:
+    """How long to wait before the next look: short after work, longer the longer nothing comes.
+
+    A look costs 2 µs, waking up for it 100 µs (160 µs on an event loop, so an idle wait is a thread's): 100
+    looks a second cost 1.4 % of a core, 50 cost 0.9 %, measured on 2 busy cores with everything else idle.
+    """
+
+    least_s: float = 0.001
+    most_s: float = 0.020
+    growth: float = 1.2
+    wait_s: float = 0.001
+
+    def reset(self) -> None:
+        self.wait_s = self.least_s
+
+    def next(self) -> float:
+        current = self.wait_s
+        self.wait_s = min(self.wait_s * self.growth, self.most_s)
+        return current
+
+
 class Source(Protocol):
     """Where changes come from. Every error is an OperationalError."""
 
     def watermark(self) -> Watermark | None:
         """The newest one, or None while there is none. Never raises; costs microseconds."""
+        ...
+
+    def wait_for_change(self, seen: Watermark | None, pace: Pace, timeout_s: float) -> None:
+        """Until the watermark is another than `seen`, or the time is over."""
         ...
 
     def open(self) -> Store:
@@ -63,12 +91,22 @@ class RocksSource:
     def __init__(self, data_dir: Path, clock: Clock) -> None:
         self._database = data_dir / DATABASE_DIR
         self._secondary = data_dir / SECONDARY_DIR
+        self._clock = clock
         self._watermark = _MappedWatermark(data_dir / WATERMARK_FILE, clock)
         self._db: Rdict | None = None
         self._changes: Rdict | None = None
 
     def watermark(self) -> Watermark | None:
         return self._watermark.read()
+
+    def wait_for_change(self, seen: Watermark | None, pace: Pace, timeout_s: float) -> None:
+        before = self._watermark.peek()  # ahead of the comparison: what comes between the two is seen below
+        if self._watermark.read() != seen:
+            return
+        while timeout_s > 0 and self._watermark.peek() == before:
+            wait_s = pace.next()
+            time.sleep(wait_s)
+            timeout_s -= wait_s
 
     def open(self) -> Store:
         self._close_database()
@@ -144,6 +182,9 @@ class _MappedWatermark:
             self._look_at = now + _LOOK_AT_THE_FILE_S
             self._map()
         return self._reader.read() if self._reader is not None else None
+
+    def peek(self) -> bytes | None:
+        return self._reader.peek() if self._reader is not None else None
 
     def close(self) -> None:
         if self._reader is not None:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from cdc.client_log import ClientErrors
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.topics import STATUS
@@ -79,7 +80,7 @@ class KafkaStatusSource:
                 "reconnect.backoff.max.ms": 500,
                 "retry.backoff.max.ms": 500,
                 "log_level": 2,
-                "error_cb": _say,
+                "error_cb": ClientErrors("status feed", clock),
             }
         )
         self._consumer.assign([TopicPartition(STATUS, shard)])  # from the committed offset, else the earliest
@@ -140,7 +141,3 @@ class KafkaStatusSource:
         if self._done is not None:
             self._commit(self._done)
         self._consumer.close()
-
-
-def _say(error: KafkaError) -> None:
-    log.info("kafka_client", error=error.name(), detail=error.str())

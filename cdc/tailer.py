@@ -58,14 +58,20 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Nothing to do until the watermark moves."""
+
+
+@dataclass(frozen=True)
 class Wait:
-    """Nothing to do now."""
+    """Nothing to do for a moment, though the watermark stands still: space, or another try."""
 
 
 @dataclass(frozen=True)
 class Open:
-    """Open the secondary anew, whether or not it is open."""
+    """Open the secondary anew, whether or not it is open; `watermark` says what it must turn out to be."""
 
+    watermark: Watermark
     reason: str
 
 
@@ -85,7 +91,7 @@ class Ask:
     limit: int
 
 
-Action = Wait | Open | Read | Ask
+Action = Idle | Wait | Open | Read | Ask
 
 
 @dataclass(frozen=True)
@@ -128,16 +134,20 @@ class Tailer:
 
     def next(self, watermark: Watermark | None, room: int, now: float) -> Action:
         """What to do, given the newest watermark and how many records may still go in flight."""
-        if watermark is None or now < self._not_before:
+        if watermark is None:
+            return Idle()
+        if now < self._not_before:
             return Wait()
         if self.identity != Identity(watermark.incarnation, watermark.epoch):
-            return Open("new epoch" if self.identity is not None else "start")
-        if self.halted is not None or watermark.sequence <= self.position or room <= 0:
+            return Open(watermark, "new epoch" if self.identity is not None else "start")
+        if self.halted is not None or watermark.sequence <= self.position:
+            return Idle()
+        if room <= 0:
             return Wait()
         limit = min(room, self._policy.batch_records_max)
         match self._rung:
             case _Rung.REOPEN:
-                return Open("gap")
+                return Open(watermark, "gap")
             case _Rung.ASK:
                 return Ask(self.position + 1, limit)
             case _:

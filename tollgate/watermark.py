@@ -74,5 +74,9 @@ class WatermarkReader:
                 return Watermark(*_BODY.unpack(body))
         return None
 
+    def peek(self) -> bytes:
+        """The bytes as they are, to notice that they have changed; only `read` says what they mean."""
+        return self._map[:]
+
     def close(self) -> None:
         self._map.close()
