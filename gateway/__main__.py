@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -25,7 +26,10 @@ def main() -> int:
     try:
         settings = load(GatewaySettings)
         configure_logging(f"shard-{settings.shard.id}", settings.log_level)
-        return uvloop.run(serve(settings))
+        # Not uvloop.run: it would cancel the requests that a bounded stop has left behind, and wait for them.
+        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(serve(settings))
     except TollgateError as error:
         structlog.get_logger().critical("the shard can't run", code=error.code, reason=error.message)
         return _EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else _EXIT_CANNOT_START
@@ -35,5 +39,5 @@ if __name__ == "__main__":
     code = main()
     logging.shutdown()
     sys.stderr.flush()
-    # Threads of the HTTP server may hold a half-sent request for ever: they must not hold the process.
+    # Without the interpreter's own end: it would wait for a failed store to close and for a disk that hangs.
     os._exit(code)

@@ -1,0 +1,53 @@
+"""The judge of the commit in flight: unready when it waits too long, the end of the process when it hangs.
+
+It is a task on the loop it judges, so it also arms a judge outside of Python (`faulthandler`): a loop that
+stands still for as long as a commit may hang is ended with a stack trace on stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.committer import Committer
+from gateway.health import COMMIT_HUNG_S, Health, Verdict, judge_commit
+
+INTERVAL_S: Final = 0.25
+
+log = structlog.get_logger()
+
+
+class Watchdog:
+    """`on_hung` ends the process. One a committer."""
+
+    def __init__(self, committer: Committer, health: Health, on_hung: Callable[[], None]) -> None:
+        self._committer = committer
+        self._health = health
+        self._on_hung = on_hung
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        try:
+            while True:
+                faulthandler.dump_traceback_later(COMMIT_HUNG_S, exit=True)
+                self.look()
+                await asyncio.sleep(INTERVAL_S)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def look(self) -> None:
+        """Who waits for a stalled commit is answered at once: nobody waits without end for a disk."""
+        age_s = self._committer.commit_age()
+        verdict = judge_commit(age_s)
+        stalled = verdict is not Verdict.WELL
+        if stalled and not self._health.stalled:
+            log.error("a commit waits for the disk; unready until it is there", seconds=round(age_s, 1))
+        self._health.stalled = stalled
+        if stalled:
+            self._committer.abandon(self._health.reason() or "")
+        if verdict is Verdict.HUNG:
+            self._on_hung()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.health import Verdict, judge_commit
+from gateway.watchdog import Watchdog
+from tests.fixtures.shard import HeldDisk, in_process_shard
+
+
+@pytest.mark.parametrize(
+    ("age_s", "verdict"),
+    [
+        (0.0, Verdict.WELL),
+        (2.0, Verdict.WELL),
+        (2.1, Verdict.STALLED),
+        (30.0, Verdict.STALLED),
+        (31, Verdict.HUNG),
+    ],
+)
+def test_a_commit_is_judged_by_its_age(age_s: float, verdict: Verdict) -> None:
+    assert judge_commit(age_s) is verdict
+
+
+async def test_a_stalled_commit_makes_the_shard_unready_until_it_lands(tmp_path: Path) -> None:
+    shard = in_process_shard(tmp_path, flusher=HeldDisk)
+    flusher = shard.committer._flusher
+    assert isinstance(flusher, HeldDisk)
+    ended: list[bool] = []
+    watchdog = Watchdog(shard.committer, shard.health, lambda: ended.append(True))
+
+    posted = asyncio.create_task(shard.post("order-0001"))
+    while not flusher.pending:
+        await asyncio.sleep(0)
+    watchdog.look()
+    assert (await shard.send("GET", "/readyz")).status == 200
+
+    shard.clock.advance(2.1)
+    watchdog.look()
+    assert (await posted).status == 503
+    assert (await shard.send("GET", "/readyz")).status == 503
+    assert (await shard.post("order-0002")).status == 503
+    assert (await shard.get("order-0001")).status == 404, "reads go on, and show what is on disk"
+    assert not ended
+
+    flusher.complete()
+    watchdog.look()
+    assert (await shard.send("GET", "/readyz")).status == 200
+    assert (await shard.get("order-0001")).status == 200
+
+
+async def test_a_hung_commit_ends_the_process(tmp_path: Path) -> None:
+    shard = in_process_shard(tmp_path, flusher=HeldDisk)
+    ended: list[bool] = []
+    posted = asyncio.create_task(shard.post("order-0001"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    shard.clock.advance(31)
+    Watchdog(shard.committer, shard.health, lambda: ended.append(True)).look()
+    assert ended == [True]
+    assert (await posted).status == 503
