@@ -1,0 +1,1 @@
+"""How a measurement is made and judged: the generator, its histograms, ratios, the machine."""

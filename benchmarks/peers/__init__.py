@@ -1,0 +1,1 @@
+"""What the gateway is measured beside: the same interface, built by others' usual means."""

@@ -1,0 +1,1 @@
+"""What is measured: each system as processes that are started, awaited and ended together."""
