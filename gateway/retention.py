@@ -6,6 +6,7 @@ through the committer, which checks again.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,8 +48,7 @@ class Retention:
         through = prunable(self.committer.durable, self.changes, self.clock.now_us())
         if through is not None:
             await self.committer.commit(Pruning(through))
-        for departure in self._departures():
-            await self.committer.commit(departure)
+        await asyncio.gather(*map(self.committer.commit, self._departures()))
 
     def _departures(self) -> list[Departure]:
         try:

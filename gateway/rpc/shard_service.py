@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import grpc
-import structlog
 from grpc import aio
 
 from gateway.committer import Committer
@@ -27,8 +26,6 @@ _READ_BYTES_MAX: Final = 3 * 1024 * 1024
 _SCAN: Final = 500
 _CAPTURES: Final = (Capture.CAPTURE_AUTOMATIC, Capture.CAPTURE_MANUAL)
 
-log = structlog.get_logger()
-
 
 class ShardService(ShardServicer):
     def __init__(self, committer: Committer, store: Store, metrics: Metrics) -> None:
@@ -39,27 +36,24 @@ class ShardService(ShardServicer):
     async def ApplyStatus(
         self, request: shard_pb2.ApplyStatusRequest, context: aio.ServicerContext[Any, Any]
     ) -> shard_pb2.ApplyStatusResponse:
-        snapshots = []
-        for update in request.updates:
-            if _is_storable(update.payment):
-                payment = update.payment
-                key = payment_key(payment.merchant, payment.checkout_id)
-                snapshots.append(Snapshot(key, payment.version, payment.SerializeToString()))
-        unusable = len(request.updates) - len(snapshots)
+        """INVALID_ARGUMENT, and nothing applied, when any snapshot is one that no payment can have."""
+        payments = [update.payment for update in request.updates]
+        unusable = [index for index, payment in enumerate(payments) if not _is_storable(payment)]
         if unusable:
-            log.error("status snapshots that no payment can have were ignored", count=unusable)
-        applied = 0
-        if snapshots:
-            try:
-                result = await self._committer.commit(StatusBatch(tuple(snapshots)))
-            except TollgateError as error:
-                await _abort(context, error)
-            if isinstance(result, Applied):
-                applied = result.applied
-        ignored = len(request.updates) - applied
+            self._metrics.status_updates.labels(result="refused").inc(len(payments))
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"No payment can have snapshot {unusable[0]}; {len(unusable)} of {len(payments)} "
+                "are unusable. Nothing was applied: send the others without them.",
+            )
+        try:
+            result = await self._committer.commit(StatusBatch(tuple(map(_snapshot, payments))))
+        except TollgateError as error:
+            await _abort(context, error)
+        applied = result.applied if isinstance(result, Applied) else 0
+        ignored = len(payments) - applied
         self._metrics.status_updates.labels(result="applied").inc(applied)
-        self._metrics.status_updates.labels(result="ignored").inc(ignored - unusable)
-        self._metrics.status_updates.labels(result="unusable").inc(unusable)
+        self._metrics.status_updates.labels(result="ignored").inc(ignored)
         return shard_pb2.ApplyStatusResponse(applied=applied, ignored=ignored)
 
     async def AcknowledgeChanges(
@@ -119,6 +113,11 @@ class ShardService(ShardServicer):
             if not rows:
                 return changes
         return changes
+
+
+def _snapshot(payment: Payment) -> Snapshot:
+    key = payment_key(payment.merchant, payment.checkout_id)
+    return Snapshot(key, payment.version, payment.SerializeToString())
 
 
 def _is_storable(payment: Payment) -> bool:

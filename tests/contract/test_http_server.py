@@ -17,6 +17,7 @@ from gateway.http.server import HttpServer, ServerName
 from tests.fixtures.shard import (
     API_KEY,
     BODY,
+    POLL_S,
     HeldDisk,
     InProcessShard,
     PromptDisk,
@@ -176,7 +177,7 @@ async def test_a_request_under_way_is_answered_before_the_stop(
     posted = asyncio.create_task(client.post(f"{served.url}/v1/payments", json=BODY, headers=HEADERS))
     async with asyncio.timeout(5):
         while not flusher.pending:  # the disk is no event
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(POLL_S)
     stopping = asyncio.create_task(served.server.stop(STOP_S))
     await asyncio.sleep(0)
     flusher.complete()

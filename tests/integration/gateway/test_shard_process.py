@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from grpc import aio
 
-from tests.fixtures.shard import API_KEY, BODY, MERCHANT, free_port
+from tests.fixtures.shard import API_KEY, BODY, MERCHANT, POLL_S, free_port
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ReadChangesRequest
 from tollgate.v1.shard_pb2_grpc import ShardStub
@@ -70,7 +70,7 @@ class Shard:
                     async with session.get(f"{self.url}/readyz") as response:
                         if response.status == 200:
                             return
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(POLL_S)
 
     def headers(self, checkout_id: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {API_KEY}", "X-PAYMENT-CHECKOUT-ID": checkout_id}
@@ -163,7 +163,7 @@ async def test_every_202_is_there_after_kill_9_under_load(
         target = before + random.randrange(50, 400)
         async with asyncio.timeout(20):
             while len(accepted) < target:  # there is no event for a number of answers
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(POLL_S)
         shard.kill()
         stopped.set()
         await asyncio.gather(*clients)

@@ -119,18 +119,17 @@ async def test_a_status_is_applied_when_it_is_news_and_stored_when_it_is_unknown
     assert service.committer.durable.last == 1, "a status writes no change"
 
 
-async def test_a_snapshot_that_no_payment_can_have_is_ignored(service: Service) -> None:
-    wrong = [Payment(), *(snapshot("order-0001", 1, Status.STATUS_PROCESSING) for _ in range(5))]
-    wrong[1].merchant = "Not/A/Merchant"
-    wrong[2].checkout_id = "short"
-    wrong[3].version = 0
-    wrong[4].status = Status.STATUS_UNSPECIFIED
-    wrong[5].capture = Capture.CAPTURE_UNSPECIFIED
-    request = ApplyStatusRequest(updates=[StatusUpdate(payment=payment) for payment in wrong])
-    answer = await service.stub.ApplyStatus(request)
-    assert (answer.applied, answer.ignored) == (0, 6)
-    found = await service.stub.GetPayment(GetPaymentRequest(merchant="acme", checkout_id="order-0001"))
-    assert not found.HasField("payment")
+@pytest.mark.parametrize("wrong", ["merchant", "checkout_id", "version", "status", "capture"])
+async def test_a_snapshot_that_no_payment_can_have_is_refused_with_its_call(
+    service: Service, wrong: str
+) -> None:
+    sound, poison = (snapshot(f"order-000{i}", 1, Status.STATUS_PROCESSING) for i in (1, 2))
+    poison.ClearField(wrong)  # type: ignore[arg-type]
+    request = ApplyStatusRequest(updates=[StatusUpdate(payment=payment) for payment in (sound, poison)])
+    await assert_refused(service.stub.ApplyStatus(request), grpc.StatusCode.INVALID_ARGUMENT)
+    for checkout_id in ("order-0001", "order-0002"):
+        found = await service.stub.GetPayment(GetPaymentRequest(merchant="acme", checkout_id=checkout_id))
+        assert not found.HasField("payment"), "nothing of the call was applied"
 
 
 async def test_acknowledgements_only_rise_and_never_pass_what_is_durable(service: Service) -> None:
