@@ -16,7 +16,8 @@ from processor.psp.interface import PspRequest, Resolution
 from tollgate.status import PENDING, PROCESSING, REQUIRES_ACTION
 from tollgate.v1.payment_pb2 import Payment
 
-# How long before the end of a PSP's key retention the last replay may go out, counted from the first send.
+# How long before the end of a PSP's key retention the last replay may go out, counted from the first send. It
+# is also how far the clocks of two processors may differ: a first send may seem to be still to come.
 RETENTION_MARGIN_S: Final = 3600.0
 CHARGE_STEP: Final = "charge"
 
@@ -124,13 +125,16 @@ Step = Execute | Send | LookUp | Expire | Postpone | Park
 def in_doubt(calls: Sequence[Call]) -> bool:
     """Whether an effect may stand that nobody has told us of.
 
-    A send is certain only when it was answered. A look-up that says "not there" (Retryable) settles every
-    send before it, because look-ups are strongly consistent.
+    While the operation is open only a refusal without effect (Retryable) makes a send certain: any other
+    answer would have ended it, unless it came too late to decide. A look-up that says "not there" (Retryable)
+    settles every send before it, because look-ups are strongly consistent; an approval it does not undo.
     """
     doubt = False
     for call in calls:
+        if call.answer is Answer.APPROVED:
+            return True
         if call.kind is CallKind.SEND:
-            doubt = doubt or call.answer in (None, Answer.UNKNOWN)
+            doubt = doubt or call.answer is not Answer.RETRYABLE
         elif call.answer is Answer.RETRYABLE:
             doubt = False
     return doubt
@@ -157,7 +161,7 @@ def _resolve(stored: StoredRequest, terms: PspTerms, now_us: int) -> Step:
             return LookUp(stored)
         case Resolution.REPLAY:
             age_s = (now_us - stored.first_sent_at_us) / 1e6
-            if 0 <= age_s < terms.key_retention_s - RETENTION_MARGIN_S:
+            if -RETENTION_MARGIN_S <= age_s < terms.key_retention_s - RETENTION_MARGIN_S:
                 return Send(stored)
             return Park("in doubt, and too old for the PSP to know the key for certain")
         case Resolution.WEBHOOK:

@@ -157,7 +157,7 @@ def test_in_doubt_is_never_turned_into_failed_but_by_the_psp_s_own_word(
 @given(
     st.lists(calls, max_size=6),
     st.sampled_from(Resolution),
-    st.integers(-1_000_000, round(2 * DAY_S * 1e6)),
+    st.integers(round(-2 * RETENTION_MARGIN_S * 1e6), round(2 * DAY_S * 1e6)),
 )
 def test_after_an_unknown_only_the_stored_bytes_go_out_and_only_while_the_key_is_surely_known(
     earlier: list[Call], resolution: Resolution, age_us: int
@@ -169,7 +169,22 @@ def test_after_an_unknown_only_the_stored_bytes_go_out_and_only_while_the_key_is
         assert step.stored is STORED
     if in_doubt(earlier) and isinstance(step, Send):
         assert resolution is Resolution.REPLAY
-        assert 0 <= age_us < (DAY_S - RETENTION_MARGIN_S) * 1e6
+        assert -RETENTION_MARGIN_S * 1e6 <= age_us < (DAY_S - RETENTION_MARGIN_S) * 1e6
+
+
+@pytest.mark.parametrize("late", [Answer.APPROVED, Answer.DECLINED, Answer.ACTION_REQUIRED])
+def test_an_answer_that_came_too_late_to_decide_leaves_the_doubt(late: Answer) -> None:
+    assert in_doubt(sent(late))
+    claim, day = claimed(processing(), sent(late), STORED), round(DAY_S * 1e6)
+    assert next_step(claim, REPLAY, NOW_US) == Send(STORED)
+    assert isinstance(next_step(claim, REPLAY, NOW_US + day), Park)
+    assert next_step(claim, PspTerms(Resolution.LOOKUP, DAY_S), NOW_US) == LookUp(STORED)
+
+
+def test_clocks_that_differ_by_less_than_the_margin_park_nothing() -> None:
+    claim = claimed(processing(), sent(None), STORED)
+    assert next_step(claim, REPLAY, NOW_US - 100_000) == Send(STORED)
+    assert isinstance(next_step(claim, REPLAY, NOW_US - round((RETENTION_MARGIN_S + 1) * 1e6)), Park)
 
 
 def test_a_claim_on_a_call_without_an_answer_is_unknown() -> None:
@@ -183,6 +198,10 @@ def test_a_look_up_that_finds_nothing_settles_the_doubt() -> None:
     heard = (*sent(Answer.UNKNOWN), Call(CallKind.LOOK_UP, Answer.RETRYABLE))
     assert not in_doubt(heard)
     assert in_doubt((*heard, *sent(None)))
+
+
+def test_a_look_up_does_not_undo_an_approval_that_came_late() -> None:
+    assert in_doubt((*sent(Answer.APPROVED), Call(CallKind.LOOK_UP, Answer.RETRYABLE)))
 
 
 def test_a_refusal_without_effect_after_an_unknown_settles_nothing() -> None:
