@@ -95,11 +95,17 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_up_starts_anew(own_stac
 
 
 def test_a_stack_in_the_foreground_ends_with_its_command_even_when_that_is_killed() -> None:
-    with a_stack(_BASE_OF_OTHERS) as stack:
+    nowhere = {
+        "TOLLGATE_KAFKA_BOOTSTRAP": "127.0.0.1:9",
+        "TOLLGATE_POSTGRES_DSN": "postgresql://127.0.0.1:9/",
+    }
+    with a_stack(_BASE_OF_OTHERS, **nowhere) as stack:
         options = ("--port", str(stack.port), "--port-base", str(stack.port_base), "--shards", "1")
         folder = ("--processors", "0", "--data-dir", str(stack.paths.data_dir))
         with subprocess.Popen(
-            (sys.executable, "-m", "tollgate.cli.main", "up", *options, *folder), stdout=subprocess.DEVNULL
+            (sys.executable, "-m", "tollgate.cli.main", "up", *options, *folder),
+            env={**os.environ, **stack.env},
+            stdout=subprocess.DEVNULL,
         ) as command:
             wait_until(lambda: stack.paths.stack_json.exists() and stack.pids != {}, "all have started", 60)
             processes = [*stack.processes(), stack.state.supervisor_pid]

@@ -1,8 +1,8 @@
 """Where everything listens: one base, fixed offsets, so that a second stack needs one number to be changed.
 
 Shards' HTTP ports follow their ids, because nginx hashes over them. gRPC and ops ports come from a pool:
-shards take two each from its start, processors two each from its end, so an address is computed and never
-remembered. All of them lie below 32768, where the kernel hands out ports for outgoing connections.
+pairs from its start for shards (which the ring file then remembers) and their cdc, pairs from its end for
+processors. All of them lie below 32768, where the kernel hands out ports for outgoing connections.
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ class PortPlan:
     def shard_http(self, shard: int) -> int:
         return self.base + _SHARDS_AT + shard
 
-    def shard_grpc(self, shard: int) -> int:
-        return self._pooled(2 * shard)
+    def shard_grpc(self, slot: int) -> int:
+        """`slot` counts pairs of ports from 0; the second one of a pair is `cdc_ops`."""
+        return self._pooled(2 * slot)
 
-    def cdc_ops(self, shard: int) -> int:
-        return self._pooled(2 * shard + 1)
+    def cdc_ops(self, shard_grpc: int) -> int:
+        return shard_grpc + 1
 
     def processor_grpc(self, processor: int) -> int:
         return self._pooled(len(_POOL) - 1 - 2 * processor)
@@ -79,12 +80,12 @@ class PortPlan:
         return self.base + _POOL[slot]
 
 
-def check_counts(shard_ids_below: int, processors: int) -> None:
+def check_counts(shards: int, processors: int) -> None:
     """Raises ConfigurationError when shards and processors together need more ports than the pool has."""
     most = len(_POOL) // 2
-    if shard_ids_below + processors > most:
+    if shards + processors > most:
         raise ConfigurationError(
-            f"{shard_ids_below} shard ids and {processors} processors need more ports than the plan has: "
+            f"{shards} shards and {processors} processors need more ports than the plan has: "
             f"together at most {most}. Start fewer processors."
         )
 

@@ -5,7 +5,6 @@ Deciding only: nothing is started, opened or written here.
 
 from __future__ import annotations
 
-import base64
 import grp
 import hmac
 import os
@@ -94,7 +93,7 @@ def needed_ports(settings: StackSettings, ring: RingFile) -> dict[str, int]:
     for shard in ring.shards:
         needed[f"shard-{shard.id}"] = _port(shard.name)
         needed[f"shard-{shard.id} (gRPC)"] = _port(shard.grpc)
-        needed[f"cdc-{shard.id}"] = ports.cdc_ops(shard.id)
+        needed[f"cdc-{shard.id}"] = ports.cdc_ops(_port(shard.grpc))
     for index in range(settings.processors):
         needed[f"processor-{index} (gRPC)"] = ports.processor_grpc(index)
         needed[f"processor-{index}"] = ports.processor_ops(index)
@@ -116,7 +115,7 @@ def build_parts(settings: StackSettings, ring: RingFile, api_key: str) -> list[P
     parts += [_processor(settings, index, api_key) for index in range(settings.processors)]
     parts += [_shard(settings, shard, api_key) for shard in ring.shards]
     parts += [_cdc(settings, shard) for shard in ring.shards]
-    parts += [_simulator(settings, api_key), _nginx(settings)]
+    parts += [_simulator(settings), _nginx(settings)]
     return parts
 
 
@@ -183,7 +182,7 @@ def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
 
 
 def _cdc(settings: StackSettings, shard: ShardEntry) -> Part:
-    ops = address(settings.ports.cdc_ops(shard.id))
+    ops = address(settings.ports.cdc_ops(_port(shard.grpc)))
     return _python(
         settings,
         f"cdc-{shard.id}",
@@ -212,9 +211,8 @@ def _processor(settings: StackSettings, index: int, api_key: str) -> Part:
     )
 
 
-def _simulator(settings: StackSettings, api_key: str) -> Part:
+def _simulator(settings: StackSettings) -> Part:
     listen = address(settings.ports.simulator)
-    secret = base64.b64encode(_derived(api_key, "simulator webhooks")).decode()
     return _python(
         settings,
         SIMULATOR,
@@ -224,8 +222,6 @@ def _simulator(settings: StackSettings, api_key: str) -> Part:
             "TOLLGATE_SIMULATOR__LISTEN": listen,
             "TOLLGATE_SIMULATOR__DATA_DIR": str(settings.paths.simulator),
             "TOLLGATE_SIMULATOR__PUBLIC_URL": settings.simulator_url,
-            "TOLLGATE_SIMULATOR__WEBHOOK_URL": "",
-            "TOLLGATE_SIMULATOR__WEBHOOK_SECRET": f"whsec_{secret}",
         },
     )
 
