@@ -220,8 +220,9 @@ class Tailer:
         return records
 
     def unanswered(self, now: float) -> None:
-        """The shard could not be asked; asked again after a moment, from the same rung."""
+        """The shard could not be asked. Meanwhile a new secondary may see what this one does not."""
         self._not_before = now + self._policy.retry_s
+        self._rung = _Rung.REOPEN
 
     def published(self, sequence: int) -> None:
         """The producer has taken everything up to `sequence`."""

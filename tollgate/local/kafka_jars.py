@@ -91,19 +91,18 @@ def ensure_jars(
     """
     wanted = locked_jars() if jars is None else jars
     folder = cache_dir() if cache is None else cache
-    paths = [folder / jar.file_name for jar in wanted]
-    missing = [jar for jar in wanted if not _is_whole(folder / jar.file_name, jar)]
-    progress(len(wanted) - len(missing), len(wanted))
-    if missing:
-        try:
+    try:
+        missing = [jar for jar in wanted if not _is_whole(folder / jar.file_name, jar)]
+        progress(len(wanted) - len(missing), len(wanted))
+        if missing:
             with _exclusive(folder):
                 _fetch_all(wanted, folder, progress, fetch)
-        except OSError as error:
-            raise OperationalError(
-                f"Kafka's jars can't be kept in {folder}: {error.strerror or error}. "
-                "Make that folder writable, or set TOLLGATE_CACHE to another one."
-            ) from error
-    return paths
+    except OSError as error:
+        raise OperationalError(
+            f"Kafka's jars can't be kept in {folder}: {error.strerror or error}. "
+            "Make that folder writable, or set TOLLGATE_CACHE to another one."
+        ) from error
+    return [folder / jar.file_name for jar in wanted]
 
 
 def _fetch_all(wanted: Sequence[Jar], folder: Path, progress: Progress, fetch: Fetch) -> None:

@@ -182,11 +182,14 @@ def test_an_answer_of_another_opening_says_nothing_about_this_one() -> None:
     assert tailer.halted is None
 
 
-def test_a_shard_that_is_down_is_asked_again() -> None:
+def test_while_the_shard_is_down_the_secondary_is_opened_anew_and_then_the_shard_asked_again() -> None:
     tailer = open_tailer()
     climb_to_the_shard(tailer)
     tailer.unanswered(0.0)
     assert tailer.next(mark(5), ROOM, 0.0) == Wait()
+    assert tailer.next(mark(5), ROOM, 1.0) == Open(mark(5), "gap")
+    tailer.opened(Store(0, ME, 0), mark(5), 1.0)
+    assert tailer.seen(Read(0, 5), rows(2), 1.0) == []
     assert tailer.next(mark(5), ROOM, 1.0) == Ask(1, 10)
 
 

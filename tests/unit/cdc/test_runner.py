@@ -1,0 +1,194 @@
+"""The runner against fakes: a producer that breaks, reports from before, trouble that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from cdc.cursor import Acknowledger, Delivered
+from cdc.publisher import Reports
+from cdc.runner import Runner
+from cdc.source import Pace
+from cdc.tailer import Identity, Policy, Record, Store, Tailer
+from tollgate.clock import FakeClock
+from tollgate.errors import OperationalError
+from tollgate.v1.change_pb2 import Change
+from tollgate.v1.shard_pb2 import ApplyStatusResponse, ReadChangesResponse, StatusUpdate
+from tollgate.watermark import Watermark
+
+ME = Identity(b"i" * 16, 1)
+
+
+class FakeSource:
+    """A log of `last` changes. Looking for a change moves the clock and not the thread."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.last = 0
+        self.acknowledged = 0
+        self.failing = ""
+        self.closed = False
+
+    def watermark(self) -> Watermark:
+        return Watermark(*ME, self.last)
+
+    def wait_for_change(self, seen: Watermark | None, pace: Pace, timeout_s: float) -> None:
+        self.clock.advance(timeout_s)
+
+    def open(self) -> Store:
+        self._fail_when_told("open")
+        return Store(0, ME, self.acknowledged)
+
+    def read(self, after: int, up_to: int) -> list[tuple[int, bytes]]:
+        self._fail_when_told("read")
+        return [
+            (
+                sequence,
+                Change(shard=0, incarnation=ME.incarnation, epoch=1, sequence=sequence).SerializeToString(),
+            )
+            for sequence in range(after + 1, up_to + 1)
+        ]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _fail_when_told(self, what: str) -> None:
+        if self.failing == what:
+            raise OperationalError(f"{what} failed")
+
+
+class FakePublisher:
+    def __init__(self, on_reports: Reports) -> None:
+        self.on_reports = on_reports
+        self.broken: str | None = None
+        self.generation = 0
+        self.space = 1_000
+        self.published: list[tuple[int, int]] = []
+        self.closed = False
+
+    def publish(self, identity: Identity, records: Sequence[Record]) -> int:
+        taken = records[: self.space]
+        self.published += [(self.generation, record.sequence) for record in taken]
+        return len(taken)
+
+    def forget(self) -> int:
+        self.generation += 1
+        return self.generation
+
+    async def restart(self) -> int:
+        self.broken = None
+        return self.forget()
+
+    async def close(self, flush_s: float) -> None:
+        self.closed = True
+
+    def sequences(self) -> list[int]:
+        return [sequence for generation, sequence in self.published if generation == self.generation]
+
+
+class FakeShard:
+    def __init__(self) -> None:
+        self.acknowledged = 0
+
+    async def acknowledge(self, identity: Identity, sequence: int) -> None:
+        self.acknowledged = sequence
+
+    async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
+        raise OperationalError("down")
+
+    async def apply_status(self, updates: Sequence[StatusUpdate]) -> ApplyStatusResponse:
+        return ApplyStatusResponse()
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.source = FakeSource(self.clock)
+        self.shard = FakeShard()
+        self.delivered = Delivered()
+        self.publishers: list[FakePublisher] = []
+        self.runner = Runner(
+            tailer=Tailer(0, Policy()),
+            delivered=self.delivered,
+            acknowledger=Acknowledger(self.delivered, self.shard),
+            source=self.source,
+            open_publisher=self._open_publisher,
+            shard=self.shard,
+            clock=self.clock,
+            in_flight_records_max=100,
+        )
+
+    @property
+    def publisher(self) -> FakePublisher:
+        return self.publishers[0]
+
+    def _open_publisher(self, on_reports: Reports) -> FakePublisher:
+        self.publishers.append(FakePublisher(on_reports))
+        return self.publishers[-1]
+
+    async def step_until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(100):
+            if condition():
+                return
+            self.clock.advance(0.1)
+            await self.runner.step()
+        raise AssertionError("not within 100 steps")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_broken_producer_is_replaced_and_everything_undelivered_shipped_again(bench: Bench) -> None:
+    bench.source.last = 10
+    await bench.step_until(lambda: bench.publisher.sequences() == list(range(1, 11)))
+    generation = bench.publisher.generation
+    bench.publisher.on_reports(generation, [1, 2, 3, 5])
+    bench.publisher.broken = "fatal: it said so"
+    await bench.step_until(lambda: bench.publisher.sequences() == list(range(4, 11)))
+    bench.publisher.on_reports(generation, [4, 6, 7])
+    assert bench.delivered.prefix == 3, "a report of the broken producer counts for nothing"
+    bench.publisher.on_reports(bench.publisher.generation, list(range(4, 11)))
+    await bench.runner.finish(0.0)
+    assert bench.shard.acknowledged == 10
+    assert bench.source.closed
+    assert bench.publisher.closed
+
+
+async def test_a_full_queue_is_waited_for_and_nothing_is_left_out(bench: Bench) -> None:
+    bench.source.last = 10
+    bench.publisher.space = 3
+    await bench.step_until(lambda: len(bench.publisher.published) == 10)
+    assert bench.publisher.sequences() == list(range(1, 11))
+
+
+async def test_no_more_is_read_than_the_window_holds(bench: Bench) -> None:
+    bench.source.last = 1_000
+    await bench.step_until(lambda: len(bench.publisher.published) == 100)
+    for _ in range(5):
+        await bench.runner.step()
+    assert len(bench.publisher.published) == 100
+    bench.publisher.on_reports(bench.publisher.generation, list(range(1, 51)))
+    await bench.step_until(lambda: len(bench.publisher.published) == 150)
+
+
+async def test_it_is_unready_until_the_store_is_open_and_says_why(bench: Bench) -> None:
+    bench.source.failing = "open"
+    await bench.runner.step()
+    assert bench.runner.not_ready_reason() == "open failed"
+    bench.source.failing = ""
+    await bench.step_until(lambda: bench.runner.not_ready_reason() is None)
+
+
+async def test_a_store_that_cannot_be_read_now_is_read_later(bench: Bench) -> None:
+    bench.source.last = 3
+    bench.source.failing = "read"
+    for _ in range(10):
+        bench.clock.advance(0.1)
+        await bench.runner.step()
+    assert bench.publisher.published == []
+    bench.source.failing = ""
+    # The ladder has reached the shard, which is down: the secondary must still get its turn.
+    await bench.step_until(lambda: bench.publisher.sequences() == [1, 2, 3])
