@@ -12,6 +12,7 @@ from gateway.committer import Committer, Waiting
 from gateway.errors import StoreFailed
 from gateway.flusher import Flusher, ThreadFlusher
 from gateway.health import Health
+from gateway.http.cold import ColdApp
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
@@ -113,8 +114,8 @@ def build_http(
     payments = PaymentHandlers(
         committer=committer, merchants=merchants, health=health, clock=clock, policy=policy
     )
-    fixed = ops_routes(health, metrics) | {"/v1/payments": payments.collection_route()}
-    return HttpApp(fixed, payments.payment_route(), metrics)
+    cold = ColdApp(ops_routes(health, metrics))
+    return HttpApp(payments.collection_route(), payments.payment_route(), cold, metrics)
 
 
 def watch(metrics: Metrics, committer: Committer, health: Health) -> None:

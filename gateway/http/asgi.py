@@ -51,6 +51,9 @@ class AsgiHeaders:
         wanted = name.encode()
         return [value.decode("latin-1") for key, value in self._raw if key == wanted]
 
+    def items(self) -> list[tuple[str, str]]:
+        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
+
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     more = True
