@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test bench proto lock
+.PHONY: help up down check test bench bench-gateway proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test [ARGS="-k ring"]       run the tests'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
+	@echo 'make bench-gateway               the gateway beside its limits and its peers'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -35,6 +36,9 @@ test: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)
+
+bench-gateway: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.bench_gateway $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev
