@@ -88,15 +88,25 @@ class Dispatcher:
         return await persist(self._health, "postgres", act)
 
     def _start(self, claims: Sequence[Claim]) -> None:
-        self._in_flight += len(claims)
-        metrics.CLAIMED.inc(len(claims))
+        left = len(claims)
+        self._in_flight += left
+        metrics.CLAIMED.inc(left)
         metrics.IN_FLIGHT.set(self._in_flight)
-        task = asyncio.create_task(self._pipeline.run(claims, self._finished))
-        self._batches.add(task)
-        task.add_done_callback(self._ended)
 
-    def _finished(self) -> None:
-        self._in_flight -= 1
+        def finished() -> None:
+            nonlocal left
+            left -= 1
+            self._finished(1)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._ended(task, left)
+
+        task = asyncio.create_task(self._pipeline.run(claims, finished))
+        self._batches.add(task)
+        task.add_done_callback(ended)
+
+    def _finished(self, count: int) -> None:
+        self._in_flight -= count
         metrics.IN_FLIGHT.set(self._in_flight)
         if self._more and self._has_room():
             self.wake()
@@ -105,10 +115,13 @@ class Dispatcher:
         """Enough to be worth a claim: a slot at a time would cost a transaction each."""
         return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 8)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], left: int) -> None:
+        """What a batch that broke off leaves is taken up again when its leases end; its room is free now."""
         self._batches.discard(task)
+        if left:
+            self._finished(left)
         if not task.cancelled() and (error := task.exception()):
-            _log.error("batch_broke_off", exc_info=error)
+            _log.error("batch_broke_off", exc_info=error, left=left)
 
     async def _wait(self) -> None:
         try:

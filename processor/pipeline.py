@@ -48,7 +48,7 @@ from processor.risk import Assessment, RiskAssessor
 from processor.storage.database import Pool
 from processor.storage.operations import Answered, Assessed, Conclusion, NewAttempt, store_attempts
 from tollgate.clock import Clock
-from tollgate.errors import OperationalError
+from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import psp_idempotency_key
 from tollgate.v1.payment_pb2 import Payment
 
@@ -155,7 +155,7 @@ class Pipeline:
         )
 
     async def _store(self, attempts: Sequence[NewAttempt]) -> list[NewAttempt]:
-        """Those that may go out now, under a renewed lease."""
+        """Those that may go out now, under a renewed lease. A refused content stops no other."""
         if not attempts:
             return []
         lease_ends = min(attempt.claim.lease_ends for attempt in attempts)
@@ -170,6 +170,11 @@ class Pipeline:
                 self._health, "postgres", act, until=lambda: self._clock.monotonic() > lease_ends
             )
         except OperationalError:
+            return []
+        except RejectedInput as error:
+            if len(attempts) > 1:
+                return [stored for attempt in attempts for stored in await self._store([attempt])]
+            _refused(attempts[0], error)
             return []
         return [
             replace(attempt, claim=replace(attempt.claim, lease_ends=renewed))
@@ -224,6 +229,18 @@ def _decided(decision: Decision, _payment: Payment) -> Decision:
 def _postponed(claim: Claim, reason: str) -> Conclusion:
     _log.warning("operation_postponed", detail=reason, merchant=claim.key[0], checkout_id=claim.key[1])
     return Conclusion(claim, partial(_decided, Decision(claim_after_s=POSTPONED_S)))
+
+
+def _refused(attempt: NewAttempt, error: RejectedInput) -> None:
+    merchant, checkout_id, operation_id = attempt.claim.key
+    metrics.ANOMALIES.labels("request_refused").inc()
+    _log.error(
+        "request_refused",
+        detail=f"{error.message} Nothing was sent. It is tried again when its lease ends; report this.",
+        merchant=merchant,
+        checkout_id=checkout_id,
+        operation_id=operation_id,
+    )
 
 
 def _stored_form(verdict: Assessment) -> Assessed:
