@@ -24,6 +24,14 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
 
+# What no retry can mend, a key too long for its index included.
+_OF_THE_CONTENT: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+)
+
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01T00:00:00Z
 
 # Every hot statement is driven by a handful of keys into large tables. A plan cached while the tables were
@@ -35,6 +43,7 @@ _SESSION: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",  # it would sort the outbox's whole backlog to find the oldest rows
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "30s",
 }
@@ -71,11 +80,20 @@ def translated(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
-        raise RejectedInput(f"Postgres refused the content while {doing}: {error}.") from error
+    except _OF_THE_CONTENT as error:
+        raise RejectedInput(f"Postgres refused the content while {doing}: {_why(error)}.") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise OperationalError(f"Postgres failed while {doing}: {reason}. It is tried again.") from error
+
+
+def _why(error: Exception) -> str:
+    """Without the content, which is a customer's: only a broken constraint is told in Postgres' own words,
+    and of those not the detail, which shows the row.
+    """
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return str(error.args[0])
+    return type(error).__name__
 
 
 def columns_of(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

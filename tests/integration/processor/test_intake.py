@@ -5,6 +5,7 @@ skipped.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,18 @@ async def test_a_content_that_only_postgres_refuses_is_set_aside_alone(bench: Be
     await bench.take_in(good[0], change_record(poisoned), *good[1:])
     assert await count(bench, "payments") == 3
     assert len(bench.publisher.of(topics.DLQ)) == 1
+
+
+async def test_an_event_id_that_no_index_can_hold_is_set_aside_and_not_tried_for_ever(
+    bench: Bench,
+) -> None:
+    event_id = "".join(hashlib.sha256(bytes([n])).hexdigest() for n in range(120))
+    change = Change(key=f"simulator/{event_id}", sequence=1)
+    change.webhook.CopyFrom(Webhook(psp="simulator", event_id=event_id, body=b"{}", received_at_us=NOW_US))
+    record = replace(change_record(accepted_payment()), key=change.key.encode())
+    await bench.take_in(replace(record, value=change.SerializeToString()))
+    (dead,) = bench.publisher.of(topics.DLQ)
+    assert event_id.encode() not in dict(dead.headers)["error"]
 
 
 async def test_while_the_dlq_can_t_be_written_the_batch_is_not_done(bench: Bench) -> None:

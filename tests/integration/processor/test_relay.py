@@ -13,7 +13,7 @@ from processor.patience import Health
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
 from processor.storage.database import connect
-from processor.storage.outbox import mark_published, prune_published
+from processor.storage.outbox import _UNPUBLISHED, mark_published, prune_published
 from processor.storage.payments import SLICES
 from processor.storage.slices import SliceLease
 from tests.fixtures.changes import accepted_payment, change_record
@@ -102,6 +102,16 @@ async def test_a_repeated_change_makes_the_shard_hear_how_the_payment_stands(
     (status,) = bench.publisher.produced
     assert status.partition == 5
     assert StatusUpdate.FromString(status.value).payment.version == 3
+
+
+async def test_the_oldest_rows_are_found_without_sorting_a_backlog_whatever_the_statistics_say(
+    session: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """A plan cached while the outbox was empty may still be in use when Kafka comes back from an outage."""
+    await session.execute("SET plan_cache_mode = force_generic_plan")
+    await session.execute(f"PREPARE oldest AS {_UNPUBLISHED}")
+    plan = await session.fetch("EXPLAIN EXECUTE oldest (NULL, NULL)")
+    assert not [row[0] for row in plan if "Sort" in row[0]]
 
 
 async def test_only_what_was_published_long_ago_is_forgotten(

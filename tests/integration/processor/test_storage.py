@@ -9,13 +9,14 @@ import grpc
 import pytest
 
 from processor.ledger import start_ledger
+from processor.storage.database import Pool, translated
 from processor.storage.merchants import list_merchants, upsert_merchant
 from processor.storage.migrate import migrate
 from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.fixtures.postgres import free_port
 from tests.integration.processor.conftest import Bench
-from tollgate.errors import OperationalError
+from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import api_key_hash
 from tollgate.status import NAME, TRANSITIONS
 from tollgate.v1.ledger_pb2 import FindPaymentRequest, ListMerchantsRequest
@@ -47,6 +48,20 @@ async def test_the_database_holds_the_same_status_table_as_the_code(bench: Bench
     assert {(row["before_status"], row["after_status"]) for row in rows} == {
         (NAME[before], NAME[after]) for before, following in TRANSITIONS.items() for after in following
     }
+
+
+async def test_what_postgres_says_of_a_refused_content_is_told_without_the_content(pool: Pool) -> None:
+    for refused in ("Someone's name", 7):
+        with pytest.raises(RejectedInput) as caught, translated("storing a merchant"):
+            await pool.execute("INSERT INTO merchants (id, default_psp) VALUES ($1, 'simulator')", refused)
+        assert str(refused) not in caught.value.message
+    assert "merchants_id_check" in (await refusal_of(pool)).message
+
+
+async def refusal_of(pool: Pool) -> RejectedInput:
+    with pytest.raises(RejectedInput) as caught, translated("storing a merchant"):
+        await pool.execute("INSERT INTO merchants (id, default_psp) VALUES ('Not A Merchant', 'simulator')")
+    return caught.value
 
 
 @pytest.mark.parametrize(
