@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.error import HTTPError, URLError
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -85,11 +85,19 @@ def assert_complete(records: list[Shipped], last: int) -> None:
         assert list(sequences) == sorted(sequences), f"partition {partition} is out of order"
 
 
+class Beside(Protocol):
+    """The shard that a cdc process is started beside: a tiny one or a real one."""
+
+    shard: int
+    data_dir: Path
+    grpc: str
+
+
 @dataclass
 class CdcProcess:
     """`python -m cdc`, as the supervisor starts it."""
 
-    shard: TinyShard
+    shard: Beside
     bootstrap: str
     log: Path
     settings: dict[str, str] = field(default_factory=dict)

@@ -27,14 +27,33 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     broker = embedded_kafka(tmp_path_factory.mktemp("kafka"))
     broker.start()
     try:
-        ensure_topics(broker.bootstrap, embedded=True)
         yield broker
     finally:
         broker.kill()
 
 
 @pytest.mark.fault
+def test_a_topic_that_is_not_there_yet_breaks_a_producer_and_the_next_one_ships_everything(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    with (
+        tiny_shard(tmp_path) as shard,
+        running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log")) as cdc,
+    ):
+        shard.commit(KEYS)
+        wait_until(
+            lambda: cdc.ready()[0] and cdc.metric("tollgate_cdc_producer_restarts_total") > 0,
+            "a new producer",
+        )
+        assert shard.acknowledged() == 0
+        ensure_topics(kafka.bootstrap, embedded=True)
+        wait_acknowledged(shard)
+        assert_complete(shipped(kafka.bootstrap, shard.incarnation), 50)
+
+
+@pytest.mark.fault
 def test_a_killed_kafka_costs_nothing_but_time(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    ensure_topics(kafka.bootstrap, embedded=True)
     settings = {"TOLLGATE_CDC__IN_FLIGHT_RECORDS_MAX": "1500"}
     with (
         tiny_shard(tmp_path) as shard,
@@ -60,6 +79,7 @@ def test_it_ends_in_time_with_kafka_down_and_repeats_after_the_next_start(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
     with tiny_shard(tmp_path, shard=1) as shard:
+        ensure_topics(kafka.bootstrap, embedded=True)
         kafka.kill()
         with running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log")) as cdc:
             shard.commit(KEYS)
