@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -171,6 +171,9 @@ class _Headers:
     def get_all(self, name: str) -> list[str]:
         value = self._named.get(name)
         return [] if value is None else [value]
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        return self._named.items()
 
 
 def _post(checkout_id: str) -> Request:

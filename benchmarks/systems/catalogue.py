@@ -118,7 +118,7 @@ def systems(setup: Setup) -> dict[str, System]:
         ),
     ]
     if (binary := builds.go_peer()) is not None:
-        peer = _go_peer(setup, binary)
+        peer = go_peer_part(setup, binary, setup.port("go-peer"))
         found.append(System(GO, setup.target("go-nginx"), (peer,), (_nginx(setup, "go-nginx", "go-peer"),)))
     return {system.name: system for system in found}
 
@@ -184,8 +184,7 @@ def _shard(setup: Setup) -> Part:
     )
 
 
-def _go_peer(setup: Setup, binary: Path) -> Part:
-    listen = setup.port("go-peer")
+def go_peer_part(setup: Setup, binary: Path, listen: str) -> Part:
     return Part(
         name="go-peer",
         argv=(
