@@ -7,7 +7,8 @@
 4. What was delivered is marked, unless anything of the same payment failed: that is sent again whole.
 
 A crash between 3 and 4 repeats deliveries; consumers know a version that they have seen. The slices' locks,
-the reads and the marks share one session: a relay that lost its locks can't mark either.
+the reads and the marks share one session: a relay that lost its locks can't mark either. A relay that stands
+still loses its session, and its slices go to the living.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from processor import metrics
 from processor.event import event_record, status_record
 from processor.kafka.producer import Outgoing, Publishing
 from processor.patience import Health, pauses
-from processor.storage.database import Connection, connect
+from processor.storage.database import Connection, connect, keep_alive
 from processor.storage.outbox import (
     Entry,
     Resend,
@@ -40,6 +41,7 @@ from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Payment
 
 _REFRESH_S: Final = 1.0
+_STEADY_S: Final = 10.0  # an interruption after so long is a new one: its pauses begin small again
 _RETENTION_US: Final = 30 * 24 * 60 * 60 * 1_000_000  # as long as payments.events keeps them
 _PRUNE_BATCH: Final = 10_000  # a second: more than the rate at which rows come
 
@@ -128,12 +130,14 @@ class Relay:
                 self._health.report("relay", error.message)
                 await asyncio.sleep(next(pause))
                 continue
-            pause = pauses()
             self._health.report("relay", None)
+            begun = self._clock.monotonic()
             try:
                 await self._relay(connection)
             except OperationalError as error:
                 _log.warning("relay_interrupted", detail=error.message)
+                if self._clock.monotonic() - begun > _STEADY_S:
+                    pause = pauses()
                 await asyncio.sleep(next(pause))
             finally:
                 connection.terminate()
@@ -158,13 +162,23 @@ class Relay:
             return 0
         now_us = self._clock.now_us()
         plan = plan_deliveries(entries, resends, self._owner_of, now_us)
-        delivered = await self._publisher.publish(plan.records)
+        delivered = await self._publish(connection, plan.records)
         await self._mark(connection, plan, delivered)
         if not all(delivered):
             raise OperationalError(
                 f"{delivered.count(False)} records were not delivered; they are sent again."
             )
         return len(entries) + len(resends)
+
+    async def _publish(self, connection: Connection, records: Sequence[Outgoing]) -> list[bool]:
+        """Waits for Kafka as long as it takes; the session is kept alive meanwhile."""
+        publishing = asyncio.create_task(self._publisher.publish(records))
+        try:
+            while not (await asyncio.wait({publishing}, timeout=_REFRESH_S))[0]:
+                await keep_alive(connection)
+        finally:
+            publishing.cancel()
+        return publishing.result()
 
     async def _mark(self, connection: Connection, plan: Deliveries, delivered: Sequence[bool]) -> None:
         now_us = self._clock.now_us()

@@ -64,13 +64,24 @@ async def open_pool(dsn: str, size_max: int) -> Pool:
 
 
 async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection of its own, for what belongs to a session (advisory locks)."""
+    """One connection of its own, for what belongs to a session (advisory locks). Unused for 10 s it is ended
+    by Postgres: a process that stands still, or whose machine is gone, must not keep its locks.
+    """
     with translated("connecting"):
         connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=_SESSION
+            dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            server_settings=_SESSION | {"idle_session_timeout": "10s"},
         )
         await _prepare_connection(connection)
         return connection
+
+
+async def keep_alive(connection: Connection) -> None:
+    """Uses the session. Raises OperationalError when it is gone."""
+    with translated("keeping a session"):
+        await connection.execute("SELECT 1")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -143,6 +144,48 @@ async def test_slices_are_shared_evenly_and_a_dead_session_s_slices_go_to_the_li
     await two.refresh()
     assert sorted(two.held) == list(ALL)
     await second.close()
+
+
+async def test_a_relay_that_stands_still_loses_its_slices_and_one_that_waits_for_kafka_does_not(
+    bench: Bench, migrated_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.relay._REFRESH_S", 0.02)
+    waiting, still = await connect(migrated_dsn), await connect(migrated_dsn)
+    assert await waiting.fetchval("SHOW idle_session_timeout") == "10s"
+    for session in (waiting, still):
+        await session.execute("SET idle_session_timeout = '300ms'")
+    await SliceLease(still).refresh()
+    await bench.take_in(change_record(accepted_payment()))
+
+    async def when_the_other_is_gone(outgoing: Sequence[Outgoing]) -> list[bool]:
+        async with asyncio.timeout(10):
+            while not still.is_closed():
+                await asyncio.sleep(0.02)
+        return [True] * len(outgoing)
+
+    monkeypatch.setattr(bench.publisher, "publish", when_the_other_is_gone)
+    assert await relay_of(bench, migrated_dsn).relay_once(waiting, ALL) == 1
+    lease = SliceLease(waiting)
+    await lease.refresh()
+    assert sorted(lease.held) == list(ALL)
+    await waiting.close()
+
+
+async def test_a_relay_whose_session_is_gone_stops_waiting_for_kafka(
+    bench: Bench, migrated_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.relay._REFRESH_S", 0.02)
+    await bench.take_in(change_record(accepted_payment()))
+    session = await connect(migrated_dsn)
+
+    async def never(_outgoing: Sequence[Outgoing]) -> list[bool]:
+        await bench.pool.execute("SELECT pg_terminate_backend($1)", session.get_server_pid())
+        return await asyncio.Future()
+
+    monkeypatch.setattr(bench.publisher, "publish", never)
+    with pytest.raises(OperationalError):
+        async with asyncio.timeout(10):
+            await relay_of(bench, migrated_dsn).relay_once(session, ALL)
 
 
 def test_the_ring_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
