@@ -51,6 +51,12 @@ async def run(settings: ProcessorSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for name in settings.unenforced():
+        _log.error(
+            "setting_not_enforced",
+            detail=f"{name} is set, but this version has no budget: calls to the PSP are NOT limited. "
+            "Unset it, or limit them at the PSP.",
+        )
     health = Health()
     health.report("start", "The processor is starting.")
     async with serve_ops(settings.processor.ops, health.not_ready_reason):

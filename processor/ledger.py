@@ -46,7 +46,7 @@ class LedgerService(LedgerServicer):
 
 async def start_ledger(listen: str, pool: Pool) -> grpc.aio.Server:
     """Raises RuntimeError when `listen` can't be bound."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])  # else a second one shares the port, unseen
     add_LedgerServicer_to_server(LedgerService(pool), server)
     server.add_insecure_port(listen)
     await server.start()

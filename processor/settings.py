@@ -48,6 +48,7 @@ class SimulatorSection(BaseModel):
 
     url: str
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    max_per_second: Annotated[float | None, Field(gt=0)] = None  # see `unenforced`
 
 
 class PspSection(BaseModel):
@@ -72,3 +73,8 @@ class ProcessorSettings(TollgateSettings):
         if self.psp.simulator and self.processor.lease_s < 2 * self.psp.simulator.timeout_s:
             raise ValueError("processor.lease_s must be at least twice the longest PSP time-out")
         return self
+
+    def unenforced(self) -> list[str]:
+        """The settings that are set and that this version does not hold to, by name."""
+        limit = self.psp.simulator.max_per_second if self.psp.simulator else None
+        return [] if limit is None else ["TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND"]

@@ -112,3 +112,13 @@ async def test_the_ledger_finds_payments_and_lists_merchants_with_hashes_only(be
         ("acme", [api_key_hash("tg_sk_two")])
     ]
     assert list(merchants) == await list_merchants(bench.pool)
+
+
+async def test_a_second_ledger_on_the_same_port_is_refused_and_takes_no_calls_unseen(bench: Bench) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    server = await start_ledger(listen, bench.pool)
+    try:
+        with pytest.raises(RuntimeError):
+            await start_ledger(listen, bench.pool)
+    finally:
+        await server.stop(0)

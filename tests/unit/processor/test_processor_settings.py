@@ -41,3 +41,12 @@ def test_a_development_key_without_its_merchant_is_refused(monkeypatch: pytest.M
     with pytest.raises(ConfigurationError, match="together") as caught:
         load(ProcessorSettings)
     assert "hidden-word" not in caught.value.message
+
+
+def test_a_budget_that_nobody_holds_to_is_named_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(ProcessorSettings).unenforced() == []
+    monkeypatch.setenv("TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND", "2")
+    assert load(ProcessorSettings).unenforced() == ["TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND"]
+    monkeypatch.setenv("TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND", "0")
+    with pytest.raises(ConfigurationError, match="MAX_PER_SECOND"):
+        load(ProcessorSettings)
