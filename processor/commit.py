@@ -127,6 +127,12 @@ def _count(committed: Committed, now_us: int) -> None:
             metrics.ACCEPTANCE_TO_OUTCOME.observe(max(0.0, waited_s))
         if decision.anomaly:
             metrics.ANOMALIES.labels(decision.anomaly).inc()
+            _log.error(
+                "anomaly",
+                detail=f"The PSP's word contradicts the payment ({decision.anomaly}). "
+                "It is kept in anomalies; compare the two.",
+                **ids,
+            )
         if decision.parked_reason:
             metrics.PARKED.inc()
             _log.error(

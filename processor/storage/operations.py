@@ -131,6 +131,19 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
     AS a (merchant, checkout_id, operation_id, kind, evidence)
 """
 
+# An effect that nobody decided on, at a payment that ended without one. Of every other payment a late
+# approval is in doubt like any call without an answer, or says what was decided already.
+_LATE_APPROVALS: Final = """
+INSERT INTO anomalies (merchant, checkout_id, operation_id, kind, evidence, detected_at)
+SELECT l.merchant, l.checkout_id, l.operation_id, $5, l.evidence::jsonb, $6
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS l (merchant, checkout_id, operation_id, evidence)
+JOIN payments AS p ON p.merchant = l.merchant AND p.checkout_id = l.checkout_id
+WHERE p.status IN ('failed', 'canceled')
+RETURNING merchant, checkout_id, operation_id
+"""
+LATE_APPROVAL: Final = "late_approval"
+
 
 @dataclass(frozen=True, slots=True)
 class Assessed:
@@ -223,7 +236,9 @@ async def store_attempts(
 async def conclude(
     pool: Pool, conclusions: Sequence[Conclusion], now_us: int
 ) -> list[tuple[Conclusion, Decision | None]]:
-    """What was decided for each, in order; None for those whose lease was lost: nothing of theirs stands."""
+    """What was decided for each, in order; None for those whose lease was lost: nothing of theirs stands, but
+    an approval of a payment that has failed is told as an anomaly.
+    """
     with translated("writing outcomes"):
         async with pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(
@@ -236,7 +251,13 @@ async def conclude(
                 for lease in [(*item.claim.key, item.claim.fencing_token)]
             ]
             await _write(connection, decided, now_us)
-            return decided
+            contradicted = await _store_late_approvals(connection, decided, now_us)
+            return [
+                (item, Decision(anomaly=LATE_APPROVAL))
+                if decision is None and item.claim.key in contradicted
+                else (item, decision)
+                for item, decision in decided
+            ]
 
 
 async def _write(
@@ -262,6 +283,21 @@ async def _write(
     ]
     if anomalies:
         await connection.execute(_ANOMALIES, *columns_of(anomalies), now_us)
+
+
+async def _store_late_approvals(
+    connection: Connection, decided: Sequence[tuple[Conclusion, Decision | None]], now_us: int
+) -> set[tuple[str, str, str]]:
+    """The keys of those that contradict how their payment ended."""
+    late = [
+        (*item.claim.key, item.answered.evidence)
+        for item, decision in decided
+        if decision is None and item.answered and item.answered.answer is Answer.APPROVED
+    ]
+    if not late:
+        return set()
+    rows = await connection.fetch(_LATE_APPROVALS, *columns_of(late), LATE_APPROVAL, now_us)
+    return {_key(row) for row in rows}
 
 
 async def _store_assessments(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from processor.operation import CallKind, Claim
+from processor.outcome import Decision
 from processor.psp.interface import Outcome, PspRequest
 from processor.storage.database import Pool
 from processor.storage.operations import NewAttempt, claim, store_attempts
@@ -125,6 +126,31 @@ async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
     assert refused[1] is None
     attempts = await bench.pool.fetch("SELECT outcome, late FROM attempts ORDER BY number")
     assert [tuple(row) for row in attempts] == [("approved", True), ("approved", False)]
+
+
+async def test_a_late_approval_of_a_payment_that_failed_meanwhile_is_an_anomaly(
+    bench: Bench, successor: Bench
+) -> None:
+    send = bench.psp.send
+
+    async def slow(request: PspRequest, traceparent: str) -> Outcome:
+        """While the answer is on its way, the lease ends and another worker hears something else."""
+        outcome = await send(request, traceparent)
+        if len(bench.psp.sent) == 1:
+            bench.psp.script.append("decline")
+            await finish(successor)
+        return outcome
+
+    await bench.take_in(change_record(accepted_payment()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.psp, "send", slow)
+        await bench.run_due()
+    assert (await bench.payment())["status"] == "failed"
+    (anomaly,) = await bench.pool.fetch("SELECT checkout_id, kind, evidence FROM anomalies")
+    assert (anomaly["checkout_id"], anomaly["kind"]) == ("checkout-0001", "late_approval")
+    assert "ch_" in anomaly["evidence"]
+    ((_conclusion, decision),) = bench.committed[-1]
+    assert decision == Decision(anomaly="late_approval")
 
 
 async def test_an_answer_is_refused_as_soon_as_another_holds_the_lease_decided_or_not(
