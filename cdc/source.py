@@ -110,9 +110,8 @@ class RocksSource:
 
     def open(self) -> Store:
         self._close_database()
-        if not (
-            self._database / "CURRENT"
-        ).exists():  # opening would create the folder under the shard's feet
+        # Opening would create the folder under the feet of a shard that has not started yet.
+        if not (self._database / "CURRENT").exists():
             raise OperationalError(f"There is no store in {self._database} yet. Start the shard.")
         with _translated(f"opening {self._database} as a secondary"):
             self._secondary.mkdir(exist_ok=True)

@@ -73,6 +73,7 @@ class FakeShard:
         self.refuse = 0
         self.calling = 0
         self.most_calling = 0
+        self.acknowledged = asyncio.Event()
         self.release = asyncio.Event()
         self.release.set()
 
@@ -85,6 +86,7 @@ class FakeShard:
             self.refuse -= 1
             raise OperationalError("down")
         self.acknowledgements.append((identity, sequence))
+        self.acknowledged.set()
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
         return ReadChangesResponse()
@@ -96,7 +98,8 @@ class FakeShard:
 async def until(shard: FakeShard, sequence: int) -> None:
     async with asyncio.timeout(10):
         while not shard.acknowledgements or shard.acknowledgements[-1][1] != sequence:
-            await asyncio.sleep(0.005)
+            await shard.acknowledged.wait()
+            shard.acknowledged.clear()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class FakeTopic:
                 raise batch
             return batch
         self.empty.set()
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         return []
 
     async def done(self, offset: int) -> None:
