@@ -58,6 +58,8 @@ _SETTINGS: Final = {
 
 # Local connections only, by anyone on this machine: a development server. The role may create databases (the
 # tests do) and is no superuser, so that a migration that needs one fails here and not in production.
+# The superuser, who could run programs, has no way in at all.
+_ACCESS: Final = f"host all {ROLE} 127.0.0.1/32 trust\n"
 _BOOTSTRAP_SQL: Final = f"CREATE ROLE {ROLE} LOGIN CREATEDB\n\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
 
 
@@ -156,10 +158,13 @@ def _no_groups(user: int | None) -> list[int] | None:
 
 
 def _prepare(binaries: Path, identity: _Identity, data_dir: Path) -> None:
-    """Idempotent: makes the folder when there is none, gives it to its user, clears leftovers."""
+    """Idempotent: makes the folder when there is none, gives it to its user, says who may enter,
+    clears leftovers.
+    """
     if not data_dir.exists():
         _initialize(binaries, identity, data_dir)
     _own(data_dir, identity)
+    (data_dir / "pg_hba.conf").write_text(_ACCESS)  # in place: it stays its user's
     _clear_leftovers(data_dir)
 
 

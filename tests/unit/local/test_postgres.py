@@ -64,6 +64,20 @@ async def test_it_serves_the_role_and_the_database_with_durability_on_and_keeps_
     assert second.returncode == 0
 
 
+async def test_the_superuser_can_t_be_reached_from_anywhere_in_an_older_folder_either(
+    folder: Path,
+) -> None:
+    port = free_port()
+    part = postgres_part(folder / "data", folder / "log", port)
+    part.prepare()
+    (folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+    async with running(part):
+        assert await ask(port, "SELECT 1") == 1
+        for database in ("postgres", "tollgate"):
+            with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+                await asyncpg.connect(f"postgresql://postgres@127.0.0.1:{port}/{database}", timeout=5)
+
+
 @pytest.mark.fault
 async def test_after_kill_9_of_the_postmaster_it_comes_back_with_what_was_committed(folder: Path) -> None:
     port = free_port()
