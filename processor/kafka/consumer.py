@@ -114,6 +114,7 @@ def _configuration(bootstrap: str) -> dict[str, str | int | bool | Callable[[Kaf
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 1500,
         "fetch.queue.backoff.ms": 10,
+        "check.crcs": True,  # off by default here, on in Java's client: an amount must not change on its way
         "topic.metadata.refresh.interval.ms": 10_000,
         "log.connection.close": False,
         "reconnect.backoff.ms": 50,

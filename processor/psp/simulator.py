@@ -26,6 +26,7 @@ from tollgate.ids import payment_key
 from tollgate.v1.payment_pb2 import Capture, Payment
 
 ANSWER_BYTES_MAX: Final = 65_536
+TEXT_MAX: Final = 500  # of what a refusal says, as it is kept
 NO_EFFECT_CODE: Final = "unavailable_no_effect"
 _CONNECT_SHARE: Final = 0.4  # of the time-out; past it nothing was sent
 
@@ -60,7 +61,9 @@ class SimulatorPsp:
 
     async def send(self, request: PspRequest, traceparent: str) -> Outcome:
         """aiohttp sends a POST once and never again by itself, on a stale connection either."""
-        headers = {"Idempotency-Key": request.idempotency_key, "traceparent": traceparent}
+        headers = {"Idempotency-Key": request.idempotency_key}
+        if traceparent and traceparent.isascii() and traceparent.isprintable():
+            headers["traceparent"] = traceparent
         try:
             async with self._session.request(
                 request.method,
@@ -88,12 +91,12 @@ def interpret(request: PspRequest, status: int, retry_after: str | None, answer:
     document = _document(answer)
     error = document.get("error")
     error = error if isinstance(error, dict) else {}
-    code = _text(error, "code")
+    code = _told(error, "code")
     match status:
         case 200 | 202:
             return _interpret_charge(request, document)
         case 402 | 400 if code:
-            return Declined(code, _text(error, "message"), _text(document, "id"))
+            return Declined(code, _told(error, "message"), _text(document, "id"))
         case 429:
             return Retryable("the PSP answered 429", _seconds(retry_after))
         case 503 if code == NO_EFFECT_CODE:
@@ -141,6 +144,11 @@ def _document(raw: bytes) -> dict[str, Any]:
 def _text(document: dict[str, Any], name: str) -> str:
     value = document.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _told(error: dict[str, Any], name: str) -> str:
+    """A PSP's own words: bounded, and without the one character that Postgres can't store."""
+    return _text(error, name).replace("\0", "")[:TEXT_MAX]
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -20,7 +20,7 @@ from processor.psp.interface import (
     Retryable,
     Unknown,
 )
-from processor.psp.simulator import ANSWER_BYTES_MAX, SimulatorPsp, interpret
+from processor.psp.simulator import ANSWER_BYTES_MAX, TEXT_MAX, SimulatorPsp, interpret
 
 REQUEST = PspRequest(
     "POST",
@@ -44,6 +44,14 @@ def outcome_of(status: int, document: object, retry_after: str | None = None) ->
 def test_an_answer_about_what_was_sent_is_approved() -> None:
     assert outcome_of(200, CHARGE) == Approved("ch_1", 100, "EUR", captured=True)
     assert outcome_of(200, CHARGE | {"status": "authorized"}) == Approved("ch_1", 100, "EUR", captured=False)
+
+
+def test_what_a_refusal_says_is_kept_as_far_as_it_can_be_stored() -> None:
+    said = {"error": {"code": "insufficient\0_funds", "message": "No.\0" + "o" * 60_000}}
+    declined = outcome_of(402, said)
+    assert isinstance(declined, Declined)
+    assert declined.code == "insufficient_funds"
+    assert (declined.message[:4], len(declined.message)) == ("No.o", TEXT_MAX)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +140,17 @@ async def test_the_stored_bytes_and_key_go_out_as_they_are(
     adapter = await serve(handler)
     assert isinstance(await adapter.send(odd, "00-trace"), Approved)
     assert seen == [("/v1/charges", "key", "00-trace", odd.body)]
+
+
+async def test_a_traceparent_that_is_no_header_does_not_keep_a_payment_from_going_out(
+    serve: Callable[[Handler], Awaitable[SimulatorPsp]],
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=orjson.dumps(CHARGE | {"status": request.headers.get("traceparent")}))
+
+    adapter = await serve(handler)
+    for traceparent in ("succeeded\r\nEvil: yes", "\0", "süß", ""):
+        assert await adapter.send(REQUEST, traceparent) == Unknown("the PSP's charge is None", "ch_1")
 
 
 async def test_an_endless_answer_and_a_redirect_are_unknown(
