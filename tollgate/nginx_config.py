@@ -77,7 +77,12 @@ PROBLEMS: Final = (
     ),
     Problem(413, "The body is too large", "payload_too_large", "A body has at most 64 KiB."),
     Problem(414, "The address is too long", "uri_too_long", "The request line has at most 8 KiB."),
-    Problem(431, "The headers are too large", "headers_too_large", "A header line has at most 8 KiB."),
+    Problem(
+        431,
+        "The headers are too large",
+        "headers_too_large",
+        "A header line has at most 8 KiB, a request at most 90 of them.",
+    ),
     Problem(500, "nginx met a defect of its own", "internal", "Retry with the same id."),
     Problem(
         501,
