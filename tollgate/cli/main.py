@@ -44,6 +44,13 @@ def main() -> None:
     except TollgateError as error:
         sys.stderr.write(f"tollgate: {error.message}\n")
         sys.exit(1)
+    except PermissionError as error:
+        what = error.filename or "what this needs"
+        sys.stderr.write(
+            f"tollgate: This user may not open {what}. If another user's stack is there, run the command as "
+            "that user; else choose another folder with --data-dir.\n"
+        )
+        sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)  # the reader of our output went away
 

@@ -105,7 +105,7 @@ def check_free(ports: Mapping[str, int]) -> None:
         if reason := _why_taken(port):
             raise ConfigurationError(
                 f"Port {port}, which {part} needs, {reason}. "
-                "End that program, or choose other ports with --port and --port-base."
+                "Choose other ports with --port and --port-base, or end what listens there."
             )
 
 
