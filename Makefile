@@ -52,8 +52,8 @@ proto: $(VENV)/.installed-dev
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q --no-header pyproject.toml
 lock: $(VENV)/.installed-dev
-	$(COMPILE) --extra local -o requirements.lock
 	$(COMPILE) --extra local --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra local -c requirements-dev.lock -o requirements.lock
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

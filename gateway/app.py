@@ -17,7 +17,7 @@ import structlog
 
 from gateway.bootstrap import Shard, build
 from gateway.errors import NotReady
-from gateway.http.server import HttpServer
+from gateway.http.server import http_server
 from gateway.merchants import normalized
 from gateway.planner import MerchantsCopy
 from gateway.rpc.ledger import LedgerClient
@@ -54,7 +54,7 @@ async def serve(settings: GatewaySettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, EXIT_OK)
     rpc = await start_rpc(ShardService(shard.committer, shard.store, shard.metrics), settings.shard.grpc)
-    http = HttpServer(shard.http, settings.shard.http, settings.shard.server)
+    http = http_server(shard.http, settings.shard.http, settings.shard.server)
     _quiet_garbage_collector()
     await http.start(_START_TIMEOUT_S)
     ledger = LedgerClient(settings.ledger.target_list)

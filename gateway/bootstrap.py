@@ -115,7 +115,7 @@ def build_http(
         committer=committer, merchants=merchants, health=health, clock=clock, policy=policy
     )
     cold = ColdApp(ops_routes(health, metrics))
-    return HttpApp(payments.collection_route(), payments.payment_route(), cold, metrics)
+    return HttpApp(payments.collection_route(), payments.payment_route(), cold, committer, metrics)
 
 
 def watch(metrics: Metrics, committer: Committer, health: Health) -> None:

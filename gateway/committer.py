@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -34,12 +33,22 @@ from tollgate.errors import TollgateError
 from tollgate.shard_layout import PAYMENTS
 from tollgate.watermark import Watermark, WatermarkWriter
 
+OnResult = Callable[[Result], None]
 
-class Waiting(NamedTuple):
-    """An entry and who waits for its result."""
 
-    entry: Entry
-    waiter: asyncio.Future[Result]
+class Waiting:
+    """An entry and who waits for its result; told once, whoever tells first."""
+
+    __slots__ = ("_on_result", "entry")
+
+    def __init__(self, entry: Entry, on_result: OnResult) -> None:
+        self.entry = entry
+        self._on_result: OnResult | None = on_result
+
+    def tell(self, result: Result) -> None:
+        on_result, self._on_result = self._on_result, None
+        if on_result is not None:  # else the watchdog has answered already
+            on_result(result)
 
 
 @dataclass(slots=True)
@@ -86,19 +95,28 @@ class Committer:
         self._scheduled = False
         self._publish()
 
+    def hand_over(self, entry: Entry, on_result: OnResult) -> None:
+        """Calls `on_result` once, on the loop, when the result is durable. Raises RingFull and NotReady."""
+        if self.failure is not None:
+            raise _failed(self.failure)
+        self._ring.push(Waiting(entry, on_result), _size(entry))
+        if self._commit is None and not self._scheduled:
+            self._scheduled = True
+            # What else arrived in this turn of the loop joins the batch.
+            asyncio.get_running_loop().call_soon(self._begin)
+
     def submit(self, entry: Entry) -> asyncio.Future[Result]:
-        """The future of the entry's result; it is durable when it comes. Raises RingFull and NotReady.
+        """The future of the entry's result. Raises RingFull and NotReady.
 
         Cancelling the future doesn't take the entry back.
         """
-        if self.failure is not None:
-            raise _failed(self.failure)
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Result] = loop.create_future()
-        self._ring.push(Waiting(entry, waiter), _size(entry))
-        if self._commit is None and not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._begin)  # what else arrived in this turn of the loop joins the batch
+        waiter: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def resolve(result: Result) -> None:
+            if not waiter.done():  # its client may have gone
+                waiter.set_result(result)
+
+        self.hand_over(entry, resolve)
         return waiter
 
     async def commit(self, entry: Entry) -> Result:
@@ -131,7 +149,7 @@ class Committer:
         """Answers everyone who waits with NotReady. What is being written may still come to stand."""
         batch = [] if self._commit is None else self._commit.batch
         for waiting in (*batch, *self._ring.drain(self._ring.slots)):
-            _resolve(waiting, NotReady(reason))
+            waiting.tell(NotReady(reason))
 
     def fail(self, error: StoreFailed) -> NotReady:
         """The end of this store in this process. Returns what to tell whoever asks."""
@@ -194,7 +212,7 @@ class Committer:
     @staticmethod
     def _answer(batch: list[Waiting], plan: Plan) -> None:
         for waiting, result in zip(batch, plan.results, strict=True):
-            _resolve(waiting, result)
+            waiting.tell(result)
 
 
 def _size(entry: Entry) -> int:
@@ -212,9 +230,4 @@ def _failed(error: StoreFailed) -> NotReady:
 
 def _resolve_all(batch: list[Waiting], result: Result) -> None:
     for waiting in batch:
-        _resolve(waiting, result)
-
-
-def _resolve(waiting: Waiting, result: Result) -> None:
-    if not waiting.waiter.done():  # its client may have gone, or the watchdog may have answered
-        waiting.waiter.set_result(result)
+        waiting.tell(result)

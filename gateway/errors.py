@@ -25,10 +25,10 @@ class NotReady(OperationalError):
     code = "not_ready"
 
 
-class WrongIncarnation(RejectedInput):
-    """The caller speaks of another store than the one that is open here."""
+class WrongOpening(RejectedInput):
+    """The caller speaks of another store, or of another opening of it, than the one that is open here."""
 
-    code = "wrong_incarnation"
+    code = "wrong_opening"
 
 
 class BeyondDurable(RejectedInput):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gateway.change_log import ChangeWriter, Identity, LogState, Mark
-from gateway.errors import BeyondDurable, WrongIncarnation
+from gateway.errors import BeyondDurable, WrongOpening
 from gateway.store.interface import Delete, DeleteRange, Operation, Put
 from tollgate.errors import TollgateError
 from tollgate.shard_layout import (
@@ -48,7 +48,10 @@ class StatusBatch(NamedTuple):
 
 
 class Acknowledgement(NamedTuple):
+    """Speaks of one opening of one store: a later one may have lost its tail and given the numbers anew."""
+
     incarnation: bytes
+    epoch: int
     sequence: int
 
 
@@ -125,14 +128,14 @@ class Planner:
     """Decides for one opened store."""
 
     def __init__(self, identity: Identity) -> None:
-        self._incarnation = identity.incarnation
+        self._opening = (identity.incarnation, identity.epoch)
         self._changes = ChangeWriter(identity)
 
     def plan(
         self, entries: Sequence[Entry], found: Mapping[str, bytes | None], log: LogState, now_us: int
     ) -> Plan:
         """`found` has every key of `keys_of(entries)`; `log` is durable."""
-        draft = _Draft(self._changes, self._incarnation, dict(found), log, now_us)
+        draft = _Draft(self._changes, self._opening, dict(found), log, now_us)
         results = [draft.decide(entry) for entry in entries]
         return draft.finish(results)
 
@@ -143,13 +146,13 @@ class _Draft:
     def __init__(
         self,
         changes: ChangeWriter,
-        incarnation: bytes,
+        opening: tuple[bytes, int],
         payments: dict[str, bytes | None],
         log: LogState,
         now_us: int,
     ) -> None:
         self._changes = changes
-        self._incarnation = incarnation
+        self._opening = opening
         self._payments = payments
         self._durable = log
         self._now_us = now_us
@@ -209,9 +212,9 @@ class _Draft:
         return True
 
     def _acknowledge(self, entry: Acknowledgement) -> Result:
-        if entry.incarnation != self._incarnation:
-            return WrongIncarnation(
-                "This store has another incarnation. Reopen it and read its identity again."
+        if (entry.incarnation, entry.epoch) != self._opening:
+            return WrongOpening(
+                "The store was opened anew since, or is another one. Reopen it and read on from its cursor."
             )
         if entry.sequence > self._durable.last:
             return BeyondDurable(

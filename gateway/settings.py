@@ -25,7 +25,7 @@ class ShardSettings(_Section):
     data_dir: Path
     http: HostPort
     grpc: HostPort
-    server: ServerName = "granian-rsgi"
+    server: ServerName = "httptools"
 
 
 class LedgerSettings(_Section):

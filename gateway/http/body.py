@@ -12,7 +12,7 @@ from gateway.http.problems import Problem
 BODY_TIMEOUT_S: Final = 10.0
 # A body that is too large is read on up to here, so that its sender gets to see the answer: a connection that
 # is closed on unread bytes is reset.
-_DISCARDED_BYTES_MAX: Final = 1024 * 1024
+DISCARDED_BYTES_MAX: Final = 1024 * 1024
 
 
 def has_body(headers: Headers) -> bool:
@@ -35,7 +35,7 @@ async def bounded(chunks: AsyncIterable[bytes]) -> bytes | None:
             parts.append(chunk)
         else:
             parts.clear()
-            if size > _DISCARDED_BYTES_MAX:
+            if size > DISCARDED_BYTES_MAX:
                 break
     return None if size > BODY_BYTES_MAX else b"".join(parts)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from gateway.planner import Entry, Result
 
 
 class Headers(Protocol):
@@ -38,4 +40,13 @@ class Response(NamedTuple):
     body: bytes
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+class Pending(NamedTuple):
+    """What must be committed before there is an answer; `finish` makes it from the result."""
+
+    entry: Entry
+    finish: Callable[[Result], Response]
+
+
+Respond = Callable[[Response], None]
+# Hot handlers don't wait: they answer at once or say what the answer waits for.
+Handler = Callable[[Request], Response | Pending]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -19,12 +20,13 @@ from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, 
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
 from gateway.health import Health
-from gateway.http.message import Headers, Request, Response
+from gateway.http.message import Headers, Pending, Request, Response
 from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
-from gateway.planner import Accept, Acceptance, Conflict, Replay
+from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from tollgate.clock import Clock
+from tollgate.errors import TollgateError
 from tollgate.ids import CHECKOUT_ID, client_secret, payment_key, verify_client_secret
 from tollgate.payment_json import payment_document
 from tollgate.status import OPEN
@@ -89,7 +91,7 @@ class PaymentHandlers:
     def payment_route(self) -> Route:
         return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
 
-    async def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> Pending:
         self._health.check_writable()
         account = self._authenticate(request.headers)
         body = _json_body(request)
@@ -99,9 +101,11 @@ class PaymentHandlers:
             raise Problem("invalid_request", "Correct every field that is listed.", errors=decision.problems)
         traceparent = self._new_traceparent(_harmless(request.headers.get("traceparent")))
         payment = self._payment(account, checkout_id, decision.request, decision.fingerprint, traceparent)
-        return await self._commit(payment)
+        key = payment_key(payment.merchant, payment.checkout_id)
+        entry = Acceptance(key, payment.SerializeToString(), payment.fingerprint, payment.traceparent)
+        return Pending(entry, partial(self._created, payment))
 
-    async def read(self, request: Request) -> Response:
+    def read(self, request: Request) -> Response:
         self._health.check_readable()
         checkout_id = payment_id(request.path)
         merchant, by_client = self._reader(request, checkout_id)
@@ -120,13 +124,11 @@ class PaymentHandlers:
             return Response(304, headers, b"")
         return Response(200, [_JSON, *headers], self._document(payment, for_client=by_client))
 
-    async def preflight(self, _request: Request) -> Response:
+    def preflight(self, _request: Request) -> Response:
         return Response(204, list(_PREFLIGHT), b"")
 
-    async def _commit(self, payment: Payment) -> Response:
-        key = payment_key(payment.merchant, payment.checkout_id)
-        entry = Acceptance(key, payment.SerializeToString(), payment.fingerprint, payment.traceparent)
-        match await self._committer.commit(entry):
+    def _created(self, payment: Payment, result: Result) -> Response:
+        match result:
             case Accept():
                 location = ("location", f"/v1/payments/{payment.checkout_id}")
                 return Response(202, [_JSON, _NO_STORE, location, _COME_AGAIN], self._document(payment))
@@ -139,6 +141,8 @@ class PaymentHandlers:
                     "idempotency_key_reused",
                     "This checkout id was accepted with other content. Use a new id for a new checkout.",
                 )
+            case TollgateError():
+                raise result
             case other:
                 raise TypeError(f"an acceptance can't come to {type(other).__name__}")
 

@@ -26,6 +26,7 @@ _KINDS: Final = {
     "not_found": _Kind(404, "There is nothing here"),
     "method_not_allowed": _Kind(405, "The method is not allowed here"),
     "request_timeout": _Kind(408, "The body did not arrive in time"),
+    "headers_too_large": _Kind(431, "The request line or its headers are too large"),
     "payload_too_large": _Kind(413, "The body is too large"),
     "unsupported_media_type": _Kind(415, "The body's type is not supported"),
     "idempotency_key_reused": _Kind(422, "The checkout id was used with other content"),

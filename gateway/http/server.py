@@ -1,82 +1,28 @@
-"""Granian in this process, on this loop, with a stop that is bounded.
-
-It takes no signals and starts no process. Which interface lies between it and the app is a setting.
-"""
+"""Which server the app is put under: a setting, one contract suite (docs/decisions/0008)."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from contextlib import closing
-from typing import Final, Literal
+from typing import Literal, Protocol
 
-from granian.constants import HTTPModes, Interfaces
-from granian.server.embed import Server
-
-from gateway.http.asgi import AsgiApp
+from gateway.http.granian_server import GranianServer
+from gateway.http.httptools_server import HttptoolsServer
 from gateway.http.routes import HttpApp
-from gateway.http.rsgi import RsgiApp
-from tollgate.errors import ConfigurationError, OperationalError
 
-ServerName = Literal["granian-rsgi", "granian-asgi"]
-
-_BACKLOG: Final = 1024
-_CONNECT_INTERVAL_S: Final = 0.01
+ServerName = Literal["httptools", "granian-rsgi", "granian-asgi"]
 
 
-class HttpServer:
-    def __init__(self, app: HttpApp, listen: str, name: ServerName) -> None:
-        host, _, port = listen.rpartition(":")
-        self._address = (host, int(port))
-        rsgi = name == "granian-rsgi"
-        self._server = Server(
-            RsgiApp(app) if rsgi else AsgiApp(app),
-            address=host,
-            port=int(port),
-            interface=Interfaces.RSGI if rsgi else Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=_BACKLOG,
-            log_enabled=False,
-        )
-        self._serving: asyncio.Task[None] | None = None
-
+class HttpServer(Protocol):
     async def start(self, timeout_s: float) -> None:
         """Returns once connections are accepted. Raises ConfigurationError when the address is taken."""
-        _check_free(self._address)
-        self._serving = asyncio.create_task(self._server.serve(), name="http")
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while not await _accepts(self._address):
-            if self._serving.done() or asyncio.get_running_loop().time() > deadline:
-                raise OperationalError("The HTTP server did not start. Read the log above and start again.")
-            await asyncio.sleep(_CONNECT_INTERVAL_S)
+        ...
 
     async def stop(self, timeout_s: float) -> bool:
         """Accepts no more, lets what is under way end; False when some did not within `timeout_s`."""
-        if self._serving is None:
-            return True
-        self._server.stop()  # type: ignore[no-untyped-call]
-        done, _ = await asyncio.wait([self._serving], timeout=timeout_s)
-        return bool(done)
+        ...
 
 
-def _check_free(address: tuple[str, int]) -> None:
-    """Granian shares its port (SO_REUSEPORT): a second shard would silently take half of the requests."""
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{address[0]}:{address[1]} can't be listened on: {error.strerror}. Operator action: end "
-                "what listens there, or set TOLLGATE_SHARD__HTTP."
-            ) from error
-
-
-async def _accepts(address: tuple[str, int]) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(*address)
-    except OSError:
-        return False
-    writer.close()
-    return True
+def http_server(app: HttpApp, listen: str, name: ServerName) -> HttpServer:
+    """`listen` is host:port. Call it on the loop that will serve."""
+    if name == "httptools":
+        return HttptoolsServer(app, listen)
+    return GranianServer(app, listen, rsgi=name == "granian-rsgi")

@@ -60,7 +60,9 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.AcknowledgeChangesRequest, context: aio.ServicerContext[Any, Any]
     ) -> shard_pb2.AcknowledgeChangesResponse:
         try:
-            result = await self._committer.commit(Acknowledgement(request.incarnation, request.sequence))
+            result = await self._committer.commit(
+                Acknowledgement(request.incarnation, request.epoch, request.sequence)
+            )
         except TollgateError as error:
             await _abort(context, error)
         sequence = result.sequence if isinstance(result, Acknowledged) else 0

@@ -11,9 +11,9 @@ from typing import get_args
 import aiohttp
 import pytest
 
-from gateway.http import asgi, rsgi
+from gateway.http import asgi, httptools_server, rsgi
 from gateway.http.payments import BODY_BYTES_MAX
-from gateway.http.server import HttpServer, ServerName
+from gateway.http.server import ServerName, http_server
 from tests.fixtures.shard import (
     API_KEY,
     BODY,
@@ -42,7 +42,7 @@ class Served:
         self.shard = shard
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.server = HttpServer(shard.http, f"127.0.0.1:{self.port}", name)
+        self.server = http_server(shard.http, f"127.0.0.1:{self.port}", name)
 
     async def connect(self, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -135,7 +135,7 @@ async def test_a_body_has_a_bound(served: Served, client: aiohttp.ClientSession,
 async def test_a_body_that_does_not_come_is_not_waited_for_without_end(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for adapter in (rsgi, asgi):
+    for adapter in (rsgi, asgi, httptools_server):
         monkeypatch.setattr(adapter, "BODY_TIMEOUT_S", 0.05)
     half = head("POST", "/v1/payments", **HEADERS, Content_Length="100") + b'{"amount":'
     assert (await served.raw(half)).startswith(b"HTTP/1.1 408")
@@ -149,7 +149,7 @@ async def test_header_bytes_that_are_no_text_are_survived(served: Served) -> Non
 
 
 async def test_a_taken_address_is_refused(served: Served, server_name: ServerName) -> None:
-    second = HttpServer(served.shard.http, f"127.0.0.1:{served.port}", server_name)
+    second = http_server(served.shard.http, f"127.0.0.1:{served.port}", server_name)
     with pytest.raises(ConfigurationError, match="can't be listened on"):
         await second.start(5)
 

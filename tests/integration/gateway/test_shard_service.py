@@ -55,8 +55,8 @@ class Service:
         await asyncio.gather(*waiting)
 
     async def acknowledge(self, sequence: int) -> int:
-        incarnation = self.committer.identity.incarnation
-        request = AcknowledgeChangesRequest(incarnation=incarnation, sequence=sequence)
+        _, incarnation, epoch = self.committer.identity
+        request = AcknowledgeChangesRequest(incarnation=incarnation, epoch=epoch, sequence=sequence)
         return (await self.stub.AcknowledgeChanges(request)).acknowledged
 
     async def read(self, first: int, limit: int = 10_000) -> list[int]:
@@ -136,11 +136,13 @@ async def test_acknowledgements_only_rise_and_never_pass_what_is_durable(service
     await service.accept("order-0001", "order-0002", "order-0003")
     assert await service.acknowledge(2) == 2
     assert await service.acknowledge(1) == 2
-    incarnation = service.committer.identity.incarnation
-    beyond = AcknowledgeChangesRequest(incarnation=incarnation, sequence=4)
-    await assert_refused(service.stub.AcknowledgeChanges(beyond), grpc.StatusCode.FAILED_PRECONDITION)
-    other = AcknowledgeChangesRequest(incarnation=b"\1" * 16, sequence=3)
-    await assert_refused(service.stub.AcknowledgeChanges(other), grpc.StatusCode.FAILED_PRECONDITION)
+    _, incarnation, epoch = service.committer.identity
+    for refused in (
+        AcknowledgeChangesRequest(incarnation=incarnation, epoch=epoch, sequence=4),  # beyond what is durable
+        AcknowledgeChangesRequest(incarnation=b"\1" * 16, epoch=epoch, sequence=3),  # another store
+        AcknowledgeChangesRequest(incarnation=incarnation, epoch=epoch - 1, sequence=3),  # an earlier opening
+    ):
+        await assert_refused(service.stub.AcknowledgeChanges(refused), grpc.StatusCode.FAILED_PRECONDITION)
     assert service.committer.durable.acknowledged == 2
 
 

@@ -121,7 +121,7 @@ async def test_a_failed_write_ends_the_shard(tmp_path: Path) -> None:
     assert (await shard.post("order-0001")).status == 503
     assert shard.committer.failure is not None
     with pytest.raises(NotReady):
-        shard.committer.submit(Acknowledgement(b"", 0))
+        shard.committer.submit(Acknowledgement(b"", 0, 0))
 
 
 async def test_a_refused_write_is_overload_and_nothing_more(tmp_path: Path) -> None:
@@ -180,6 +180,6 @@ async def test_a_ring_full_raises_for_the_services_too(tmp_path: Path) -> None:
     commit = CommitSettings(ring_slots=2, batch_count_max=1)
     shard = in_process_shard(tmp_path, flusher=HeldDisk, commit=commit)
     for _ in range(2):
-        shard.committer.submit(Acknowledgement(b"\7" * 16, 0))
+        shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))
     with pytest.raises(RingFull):
-        shard.committer.submit(Acknowledgement(b"\7" * 16, 0))
+        shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))

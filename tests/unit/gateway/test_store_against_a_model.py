@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.change_log import MARK_BYTES, Identity, LogState
-from gateway.errors import BeyondDurable, WrongIncarnation
+from gateway.errors import BeyondDurable, WrongOpening
 from gateway.planner import (
     Accept,
     Acceptance,
@@ -71,7 +71,12 @@ entries = st.one_of(
             max_size=3,
         ),
     ),
-    st.builds(Acknowledgement, st.sampled_from([INCARNATION, b"other"]), st.integers(0, 12)),
+    st.builds(
+        Acknowledgement,
+        st.sampled_from([INCARNATION, INCARNATION, INCARNATION, b"other"]),
+        st.sampled_from([1, 1, 1, 2, 3]),
+        st.integers(0, 12),
+    ),
     st.builds(Pruning, st.integers(0, 12)),
     st.builds(Departure, st.sampled_from(KEYS), st.integers(0, 4)),
 )
@@ -144,14 +149,14 @@ class ShardAgainstADict(RuleBasedStateMachine):
                 case StatusBatch(snapshots), Applied(applied, ignored):
                     assert applied + ignored == len(snapshots)
                     assert applied == sum(self.apply(snapshot) for snapshot in snapshots)
-                case Acknowledgement(incarnation, sequence), Acknowledged(now):
-                    assert incarnation == INCARNATION
+                case Acknowledgement(incarnation, epoch, sequence), Acknowledged(now):
+                    assert (incarnation, epoch) == (INCARNATION, self.epoch)
                     assert sequence <= durable_last
                     acknowledged = max(acknowledged, sequence)
                     assert now == acknowledged
-                case Acknowledgement(incarnation, _), WrongIncarnation():
-                    assert incarnation != INCARNATION
-                case Acknowledgement(_, sequence), BeyondDurable():
+                case Acknowledgement(incarnation, epoch, _), WrongOpening():
+                    assert (incarnation, epoch) != (INCARNATION, self.epoch)
+                case Acknowledgement(_, _, sequence), BeyondDurable():
                     assert sequence > durable_last
                 case Pruning(through), Done():
                     assert through <= acknowledged

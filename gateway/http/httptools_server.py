@@ -1,0 +1,329 @@
+"""HTTP/1.1 on the event loop itself: llhttp parses, a hot request costs no task, future or other thread.
+
+Granian hands every request from its own thread to Python's and back; where the cores are shared with nginx
+those two hops queue behind whoever holds the GIL (docs/decisions/0008). Here a request is read, admitted and
+put into the ring in one turn of the loop, and answered in the turn that learns that it is durable.
+
+Bounded per connection: 32 KiB of headers, 64 KiB of body, one request under way and a few pipelined ones
+waiting (then nothing more is read), time to send headers and body, time to idle. Answers keep the order of
+their requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, cast
+from urllib.parse import unquote
+
+import httptools
+import structlog
+
+from gateway.http.address import address_taken
+from gateway.http.body import BODY_TIMEOUT_S, DISCARDED_BYTES_MAX, too_slow
+from gateway.http.message import Request, Response
+from gateway.http.payments import BODY_BYTES_MAX
+from gateway.http.problems import Problem
+from gateway.http.routes import HttpApp
+
+HEADER_BYTES_MAX: Final = 32 * 1024
+HEADER_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 75.0  # above nginx's, so that it is nginx that closes an idle connection
+PIPELINED_MAX: Final = 16
+_SWEEP_INTERVAL_S: Final = 1.0
+_STOP_POLL_S: Final = 0.01
+_BACKLOG: Final = 1024
+_NEVER: Final = float("inf")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+log = structlog.get_logger()
+
+
+class ParsedHeaders:
+    """Names in lower case, values as Latin-1, both as they were sent."""
+
+    __slots__ = ("_first", "_repeated")
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._repeated: list[tuple[str, str]] = []
+
+    def add(self, name: bytes, value: bytes) -> None:
+        known = name.decode("latin-1").lower()
+        if known in self._first:
+            self._repeated.append((known, value.decode("latin-1")))
+        else:
+            self._first[known] = value.decode("latin-1")
+
+    def get(self, name: str) -> str | None:
+        return self._first.get(name)
+
+    def get_all(self, name: str) -> list[str]:
+        first = self._first.get(name)
+        if first is None:
+            return []
+        if not self._repeated:
+            return [first]
+        return [first, *(value for known, value in self._repeated if known == name)]
+
+    def items(self) -> list[tuple[str, str]]:
+        return [*self._first.items(), *self._repeated]
+
+
+class Shared:
+    """What the connections of one server have in common."""
+
+    def __init__(self, app: HttpApp, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self.date = ""
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def sweep(self) -> None:
+        """Once a second: the date for the answers, and whoever has overstayed."""
+        self.date = f"date: {formatdate(usegmt=True)}\r\n"
+        now = self.loop.time()
+        for connection in list(self.connections):
+            connection.end_if_late(now)
+        self._sweeping = self.loop.call_later(_SWEEP_INTERVAL_S, self.sweep)
+
+    def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+
+class Connection(asyncio.Protocol):
+    """One client. The parser calls the `on_` methods from within `data_received`."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._busy = False
+        self._keep_alive = True
+        self._closing = False
+        self._reading_paused = False
+        self._write_paused = False
+        self._deadline = 0.0
+        self._refusal: Problem | None = None  # nothing after it is read
+        self._half_closed = False
+        self._in_message = False
+        self._in_body = False
+        self._begin_message()
+
+    # asyncio calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._shared.connections.add(self)
+        self._deadline = self._shared.loop.time() + HEADER_TIMEOUT_S
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._closing = True
+        self._waiting.clear()
+        self._shared.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Problem("invalid_request", "Only HTTP/1.1 is spoken here, without upgrades."))
+        except httptools.HttpParserError:
+            self._refuse(Problem("invalid_request", "The request is not well-formed HTTP."))
+
+    def eof_received(self) -> bool:
+        """A client may end its side and still wait for the answer: the connection stays as long as that."""
+        self._half_closed = True
+        return self._busy or bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._next()
+
+    # The parser calls these.
+
+    def on_message_begin(self) -> None:
+        self._begin_message()
+        self._in_message = True
+        self._deadline = self._shared.loop.time() + HEADER_TIMEOUT_S
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_header_bytes(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.add(name, value)
+        self._count_header_bytes(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+        self._deadline = self._shared.loop.time() + BODY_TIMEOUT_S
+        if (self._headers.get("expect") or "").lower() == "100-continue" and not self._busy:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes <= BODY_BYTES_MAX:
+            self._body += body
+        elif self._body_bytes > DISCARDED_BYTES_MAX:
+            self._refuse(Problem("payload_too_large", f"A body has at most {BODY_BYTES_MAX} bytes."))
+
+    def on_message_complete(self) -> None:
+        if self._is_over:
+            return
+        self._in_message = self._in_body = False
+        path, _, query = self._url.decode("latin-1").partition("?")
+        if "%" in path:
+            path = unquote(path, errors="surrogateescape")
+        body = None if self._body_bytes > BODY_BYTES_MAX else self._body
+        request = Request(self._parser.get_method().decode("ascii"), path, query, self._headers, body)
+        self._waiting.append((request, self._parser.should_keep_alive()))
+        self._deadline = _NEVER
+        if len(self._waiting) > PIPELINED_MAX:
+            self._transport.pause_reading()
+            self._reading_paused = True
+        if not self._busy:
+            self._next()
+
+    # The connection's own life.
+
+    def end_if_late(self, now: float) -> None:
+        if now < self._deadline or self._busy or self._is_over:
+            return
+        if self._in_body:
+            self._refuse(too_slow())
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """Ends an idle connection now, a busy one after what it is waiting for."""
+        if not self._busy and not self._waiting:
+            self._close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._transport.abort()
+
+    def _begin_message(self) -> None:
+        self._url = b""
+        self._headers = ParsedHeaders()
+        self._header_bytes = 0
+        self._body = b""
+        self._body_bytes = 0
+        self._in_body = False
+
+    def _count_header_bytes(self, count: int) -> None:
+        self._header_bytes += count
+        if self._header_bytes > HEADER_BYTES_MAX:
+            detail = f"The request line and its headers have at most {HEADER_BYTES_MAX} bytes."
+            self._refuse(Problem("headers_too_large", detail))
+
+    def _next(self) -> None:
+        while self._waiting and not (self._busy or self._write_paused or self._closing):
+            request, self._keep_alive = self._waiting.popleft()
+            self._busy = True
+            if not self._shared.app.start(request, self._respond):
+                task = self._shared.loop.create_task(self._respond_cold(request))
+                self._shared.tasks.add(task)
+                task.add_done_callback(self._shared.tasks.discard)
+        if self._refusal is not None and not (self._busy or self._waiting or self._closing):
+            self._transport.write(encode(self._refusal.response(), self._shared.date, close=True))
+            self._close()
+        elif self._reading_paused and len(self._waiting) <= PIPELINED_MAX // 2 and not self._is_over:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    async def _respond_cold(self, request: Request) -> None:
+        self._respond(await self._shared.app.handle_cold(request))
+
+    def _respond(self, response: Response) -> None:
+        """The answer to the one request under way, in the loop's turn that has it."""
+        self._busy = False
+        if self._closing:
+            return
+        more = bool(self._waiting) or self._refusal is not None
+        last = not more and (not self._keep_alive or self._half_closed or self._shared.draining)
+        self._transport.write(encode(response, self._shared.date, close=last))
+        if last:
+            self._close()
+        elif more:
+            self._next()
+        elif not self._in_message:
+            self._deadline = self._shared.loop.time() + IDLE_TIMEOUT_S
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers what can't be read any further, after all that came before it, and closes."""
+        if not self._is_over:
+            self._refusal = problem
+            self._next()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing or self._refusal is not None
+
+    def _close(self) -> None:
+        self._closing = True
+        self._transport.close()
+
+
+def encode(response: Response, date: str, *, close: bool) -> bytes:
+    status, headers, body = response
+    lines = [_STATUS_LINE[status]]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    if status not in (204, 304):
+        lines.append(f"content-length: {len(body)}\r\n")
+    if close:
+        lines.append("connection: close\r\n")
+    lines.append(date)
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1") + body
+
+
+class HttptoolsServer:
+    """Serves on `listen` (host:port), on the running loop."""
+
+    def __init__(self, app: HttpApp, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        self._address = (host, int(port))
+        self._shared = Shared(app, asyncio.get_running_loop())
+        self._server: asyncio.Server | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        loop = self._shared.loop
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._server = await loop.create_server(
+                    lambda: Connection(self._shared), *self._address, backlog=_BACKLOG
+                )
+        except OSError as error:
+            raise address_taken(self._address, error) from error
+        self._shared.sweep()
+
+    async def stop(self, timeout_s: float) -> bool:
+        if self._server is None:
+            return True
+        self._server.close()
+        self._shared.draining = True
+        for connection in list(self._shared.connections):
+            connection.drain()
+        deadline = self._shared.loop.time() + timeout_s
+        while self._shared.connections and self._shared.loop.time() < deadline:
+            await asyncio.sleep(_STOP_POLL_S)
+        self._shared.close()
+        for connection in list(self._shared.connections):
+            connection.abort()
+        for task in self._shared.tasks:
+            task.cancel()
+        return not self._shared.connections
