@@ -154,13 +154,14 @@ async def test_a_relay_that_stands_still_loses_its_slices_and_one_that_waits_for
     assert await waiting.fetchval("SHOW idle_session_timeout") == "10s"
     for session in (waiting, still):
         await session.execute("SET idle_session_timeout = '300ms'")
+    gone = asyncio.Event()
+    still.add_termination_listener(lambda _: gone.set())
     await SliceLease(still).refresh()
     await bench.take_in(change_record(accepted_payment()))
 
     async def when_the_other_is_gone(outgoing: Sequence[Outgoing]) -> list[bool]:
         async with asyncio.timeout(10):
-            while not still.is_closed():
-                await asyncio.sleep(0.02)
+            await gone.wait()
         return [True] * len(outgoing)
 
     monkeypatch.setattr(bench.publisher, "publish", when_the_other_is_gone)
