@@ -141,7 +141,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 32, 128])
     parser.add_argument("--rates", type=float, nargs="+", default=[2000.0, 5000.0, 8000.0])
     parser.add_argument("--quick", action="store_true", help="one short round of each: does it work?")
-    parser.add_argument("--server", choices=get_args(ServerName), default="granian-rsgi", help="the shard's")
+    parser.add_argument("--server", choices=get_args(ServerName), default="httptools", help="the shard's")
     parser.add_argument("--nginx-workers", type=int, default=1)
     parser.add_argument("--pin-server", type=_cpus, help="cores of the servers, as 0 or 0,1")
     parser.add_argument("--pin-rest", type=_cpus, help="cores of nginx and the generator")

@@ -15,9 +15,9 @@ from typing import Final, cast, get_args
 import uvloop
 
 from benchmarks.systems.sample import ANSWER
-from gateway.http.message import Request, Response
+from gateway.http.message import Request, Respond, Response
 from gateway.http.routes import HttpApp
-from gateway.http.server import HttpServer, ServerName
+from gateway.http.server import ServerName, http_server
 
 _START_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 2.0
@@ -29,7 +29,15 @@ class NoOp(HttpApp):
     def __init__(self) -> None:
         """Without routes, metrics and what else the shard's app has."""
 
+    def start(self, request: Request, respond: Respond) -> bool:
+        respond(self._answer(request))
+        return True
+
     async def handle(self, request: Request) -> Response:
+        return self._answer(request)
+
+    @staticmethod
+    def _answer(request: Request) -> Response:
         status = 202 if request.method == "POST" else 200
         headers = [("content-type", "application/json"), ("cache-control", "no-store"), ("retry-after", "2")]
         return Response(status, headers, ANSWER)
@@ -39,7 +47,7 @@ async def serve(listen: str, name: ServerName) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = HttpServer(NoOp(), listen, name)
+    server = http_server(NoOp(), listen, name)
     # As the shard does it.
     gc.collect()
     gc.freeze()
