@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -161,16 +161,24 @@ def _field_problems(error: ValidationError) -> Iterator[FieldProblem]:
 def _needs_slow_reading(body: bytes, request: PaymentRequest) -> bool:
     """False only when the bytes rule out duplicate keys, NUL and card data.
 
-    Every pair has one colon of its own, so as many colons as parsed keys means that no pair was dropped.
-    Without a backslash, text reads as it stands.
+    Without a backslash, text reads as it stands. Then every colon is a pair's own or stands in a string that
+    was kept, unless a pair was dropped because its key came again.
     """
     metadata = request.metadata or {}
     return (
-        body.count(b":") != len(request.model_fields_set) + len(metadata)
-        or b"\\" in body
+        b"\\" in body
         or may_hold_card_number(body)
         or any(key.casefold() in FORBIDDEN_KEYS for key in metadata)
+        or body.count(b":") != _colons(request, metadata)
     )
+
+
+def _colons(request: PaymentRequest, metadata: Mapping[str, str]) -> int:
+    """How many there are in a body that holds exactly the pairs that were kept."""
+    texts = [value for value in request.__dict__.values() if type(value) is str]
+    texts += metadata
+    texts += metadata.values()
+    return len(request.model_fields_set) + len(metadata) + "".join(texts).count(":")
 
 
 class _Pairs(list[tuple[str, Any]]):

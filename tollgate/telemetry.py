@@ -8,8 +8,8 @@ passing it.
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import sys
 from typing import Final
 
@@ -30,6 +30,10 @@ _SECRET_NAMES: Final = frozenset(
     }
 )
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+# Ids of traces need to differ, not to be unguessable; asking the kernel for each costs more than admission.
+_random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311
 
 
 def _drop_secrets(
@@ -64,4 +68,4 @@ def traceparent_or_new(incoming: str | None) -> str:
     """The caller's `traceparent` when it is well-formed, else a new sampled one."""
     if incoming is not None and _TRACEPARENT.fullmatch(incoming):
         return incoming
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    return f"00-{_random.getrandbits(128) or 1:032x}-{_random.getrandbits(64) or 1:016x}-01"
