@@ -21,7 +21,7 @@ from cdc.shard_client import ShardApi
 from cdc.source import Pace, Source
 from cdc.tailer import Ask, Idle, Open, Read, Record, Restart, Tailer, Wait
 from tollgate.clock import Clock
-from tollgate.errors import OperationalError
+from tollgate.errors import OperationalError, TollgateError
 from tollgate.watermark import Watermark
 
 _RESTART_PRODUCER_S_MIN: Final = 0.25
@@ -94,7 +94,7 @@ class Runner:
         await self._publisher.close(flush_s)
         try:
             await self.acknowledger.acknowledge_once()
-        except OperationalError as error:
+        except TollgateError as error:
             log.warning("last_acknowledgement_refused", error=error.message)  # repeated after the next start
         await asyncio.get_running_loop().run_in_executor(self._thread, self._source.close)
         self._thread.shutdown()

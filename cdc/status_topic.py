@@ -71,6 +71,7 @@ class KafkaStatusSource:
                 "group.id": f"tollgate-status-{shard}-{incarnation.hex()}",
                 "client.id": f"tollgate-status-{shard}",
                 "enable.auto.commit": False,
+                "check.crcs": True,
                 "auto.offset.reset": "earliest",
                 # At its default a slow reader goes silent for up to 1 s at a time.
                 "fetch.queue.backoff.ms": 10,

@@ -42,5 +42,5 @@ def topic_specs(*, embedded: bool) -> list[TopicSpec]:
         TopicSpec(CHANGES, partitions, forever | durable | clustered),
         TopicSpec(EVENTS, partitions, {"retention.ms": str(30 * _DAY_MS)} | clustered),
         TopicSpec(STATUS, SHARDS_MAX, {"retention.ms": str(7 * _DAY_MS)} | clustered),
-        TopicSpec(DLQ, 1, forever | clustered),
+        TopicSpec(DLQ, 1, forever | durable | clustered),
     ]
