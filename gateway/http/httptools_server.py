@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 
 class ParsedHeaders:
-    """Names in lower case, values as Latin-1, both as they were sent."""
+    """Names in lower case, values as Latin-1 without the white space around them."""
 
     __slots__ = ("_first", "_repeated")
 
@@ -52,11 +52,11 @@ class ParsedHeaders:
         self._repeated: list[tuple[str, str]] = []
 
     def add(self, name: bytes, value: bytes) -> None:
-        known = name.decode("latin-1").lower()
+        known, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
         if known in self._first:
-            self._repeated.append((known, value.decode("latin-1")))
+            self._repeated.append((known, text))
         else:
-            self._first[known] = value.decode("latin-1")
+            self._first[known] = text
 
     def get(self, name: str) -> str | None:
         return self._first.get(name)
@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._busy = False
+        self._head = False  # the request under way is a HEAD
         self._keep_alive = True
         self._closing = False
         self._reading_paused = False
@@ -116,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._half_closed = False
         self._in_message = False
         self._in_body = False
+        self._advanced = False
+        self._unfinished_bytes = 0
         self._begin_message()
 
     # asyncio calls these.
@@ -133,12 +136,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
+        self._advanced = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(Problem("invalid_request", "Only HTTP/1.1 is spoken here, without upgrades."))
         except httptools.HttpParserError:
             self._refuse(Problem("invalid_request", "The request is not well-formed HTTP."))
+        # The parser keeps a header to itself until it is whole, however long it gets.
+        self._unfinished_bytes = 0 if self._advanced else self._unfinished_bytes + len(data)
+        if self._unfinished_bytes > HEADER_BYTES_MAX:
+            self._refuse_headers()
 
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer: the connection stays as long as that."""
@@ -164,16 +172,18 @@ class Connection(asyncio.Protocol):
         self._count_header_bytes(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.add(name, value)
+        if not self._in_body:  # after the body come trailers, which are no headers (RFC 9110, 6.5.1)
+            self._headers.add(name, value)
         self._count_header_bytes(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        self._in_body = True
+        self._in_body = self._advanced = True
         self._deadline = self._shared.loop.time() + BODY_TIMEOUT_S
         if (self._headers.get("expect") or "").lower() == "100-continue" and not self._busy:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
+        self._advanced = True
         self._body_bytes += len(body)
         if self._body_bytes <= BODY_BYTES_MAX:
             self._body += body
@@ -184,6 +194,7 @@ class Connection(asyncio.Protocol):
         if self._is_over:
             return
         self._in_message = self._in_body = False
+        self._advanced = True
         path, _, query = self._url.decode("latin-1").partition("?")
         if "%" in path:
             path = unquote(path, errors="surrogateescape")
@@ -225,15 +236,16 @@ class Connection(asyncio.Protocol):
         self._in_body = False
 
     def _count_header_bytes(self, count: int) -> None:
+        self._advanced = True
         self._header_bytes += count
         if self._header_bytes > HEADER_BYTES_MAX:
-            detail = f"The request line and its headers have at most {HEADER_BYTES_MAX} bytes."
-            self._refuse(Problem("headers_too_large", detail))
+            self._refuse_headers()
 
     def _next(self) -> None:
         while self._waiting and not (self._busy or self._write_paused or self._closing):
             request, self._keep_alive = self._waiting.popleft()
             self._busy = True
+            self._head = request.method == "HEAD"
             if not self._shared.app.start(request, self._respond):
                 task = self._shared.loop.create_task(self._respond_cold(request))
                 self._shared.tasks.add(task)
@@ -255,13 +267,17 @@ class Connection(asyncio.Protocol):
             return
         more = bool(self._waiting) or self._refusal is not None
         last = not more and (not self._keep_alive or self._half_closed or self._shared.draining)
-        self._transport.write(encode(response, self._shared.date, close=last))
+        self._transport.write(encode(response, self._shared.date, close=last, head=self._head))
         if last:
             self._close()
         elif more:
             self._next()
         elif not self._in_message:
             self._deadline = self._shared.loop.time() + IDLE_TIMEOUT_S
+
+    def _refuse_headers(self) -> None:
+        detail = f"The request line and its headers have at most {HEADER_BYTES_MAX} bytes."
+        self._refuse(Problem("headers_too_large", detail))
 
     def _refuse(self, problem: Problem) -> None:
         """Answers what can't be read any further, after all that came before it, and closes."""
@@ -278,11 +294,12 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
-def encode(response: Response, date: str, *, close: bool) -> bytes:
+def encode(response: Response, date: str, *, close: bool, head: bool = False) -> bytes:
+    """`head`: the body was taken away, and its length is not told as nought (RFC 9110, 8.6)."""
     status, headers, body = response
     lines = [_STATUS_LINE[status]]
     lines += [f"{name}: {value}\r\n" for name, value in headers]
-    if status not in (204, 304):
+    if not head and status not in (204, 304):
         lines.append(f"content-length: {len(body)}\r\n")
     if close:
         lines.append("connection: close\r\n")
