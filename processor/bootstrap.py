@@ -113,7 +113,9 @@ async def _serve(
         relay.wake()
 
     intake = Intake(pool, publisher, clock, on_stored)
-    consumer = ChangeConsumer(settings.kafka_bootstrap, intake.handle, section.intake_batch_max)
+    consumer = ChangeConsumer(
+        settings.kafka_bootstrap, intake.handle, section.intake_batch_max, section.instance
+    )
     consumer.start()
     async with _running(committer.run()) as committing, _running(relay.run()) as relaying:
         async with (

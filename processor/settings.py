@@ -19,6 +19,9 @@ class ProcessorSection(BaseModel):
 
     grpc: HostPort
     ops: HostPort
+    instance: str | None = (
+        None  # its name in the consumer group, the same at every start, shared with no other
+    )
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 256  # operations in flight
     claim_batch_max: Annotated[int, Field(ge=1)] = 200
     poll_interval_s: Annotated[float, Field(gt=0)] = 0.25

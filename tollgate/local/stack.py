@@ -206,6 +206,7 @@ def _processor(settings: StackSettings, index: int, api_key: str) -> Part:
             "TOLLGATE_KAFKA_BOOTSTRAP": settings.bootstrap,
             "TOLLGATE_PROCESSOR__GRPC": address(settings.ports.processor_grpc(index)),
             "TOLLGATE_PROCESSOR__OPS": ops,
+            "TOLLGATE_PROCESSOR__INSTANCE": f"processor-{index}",
             "TOLLGATE_PSP__SIMULATOR__URL": settings.simulator_url,
         },
     )
