@@ -21,6 +21,7 @@ from processor.dispatch import Dispatcher, DispatchPolicy
 from processor.intake import Intake
 from processor.kafka.consumer import ChangeConsumer
 from processor.kafka.producer import Publisher
+from processor.kafka.retention import forget_changes
 from processor.ledger import start_ledger
 from processor.outcome import RetryPolicy
 from processor.patience import Health, persist
@@ -34,7 +35,8 @@ from processor.settings import ProcessorSettings
 from processor.storage.database import Pool, open_pool
 from processor.storage.merchants import upsert_merchant
 from processor.storage.migrate import migrate
-from tollgate.clock import SystemClock
+from tollgate.clock import Clock, SystemClock
+from tollgate.errors import OperationalError
 from tollgate.ids import api_key_hash
 from tollgate.ops_http import serve_ops
 from tollgate.topics import CHANGES
@@ -42,6 +44,7 @@ from tollgate.topics import CHANGES
 _DRAIN_S: Final = 5.0  # the longest PSP call; the whole stop takes at most 10 s
 _CLOSE_S: Final = 1.0
 _PROBE_EVERY_S: Final = 2.0
+_FORGET_EVERY_S: Final = 600.0
 
 _log = structlog.get_logger()
 
@@ -121,10 +124,13 @@ async def _serve(
         async with (
             _running(dispatcher.run()) as dispatching,
             _running(_watch_kafka(publisher, health)) as watching,
+            _running(_forget_changes(settings, clock)) as forgetting,
         ):
             health.report("start", None)
             _log.info("ready", grpc=section.grpc, ops=section.ops)
-            await _first_to_end(stop, [committing, relaying, dispatching, watching, consumer.failed])
+            await _first_to_end(
+                stop, [committing, relaying, dispatching, watching, forgetting, consumer.failed]
+            )
             health.report("start", "The processor is stopping.")
             await consumer.stop()
             dispatcher.stop()
@@ -168,6 +174,18 @@ async def _watch_kafka(publisher: Publisher, health: Health) -> None:
     while True:
         health.report("kafka", await asyncio.to_thread(publisher.probe, CHANGES))
         await asyncio.sleep(_PROBE_EVERY_S)
+
+
+async def _forget_changes(settings: ProcessorSettings, clock: Clock) -> None:
+    """Once in a while; what fails is tried again the next time."""
+    while True:
+        await asyncio.sleep(_FORGET_EVERY_S)
+        before_ms = clock.now_us() // 1000 - settings.processor.changes_kept_s * 1000
+        try:
+            cut = await asyncio.to_thread(forget_changes, settings.kafka_bootstrap, before_ms)
+            _log.debug("changes_forgotten", partitions=cut)
+        except OperationalError as error:
+            _log.warning("changes_not_forgotten", detail=error.message)
 
 
 async def _unless(stop: asyncio.Event, opening: Coroutine[Any, Any, Pool]) -> Pool | None:

@@ -29,6 +29,8 @@ class ProcessorSection(BaseModel):
     intake_batch_max: Annotated[int, Field(ge=1)] = 500
     relay_batch_max: Annotated[int, Field(ge=1)] = 1000
     relay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
+    # Consumed changes stay in Kafka this long, so that they can be read again.
+    changes_kept_s: Annotated[int, Field(ge=0)] = 7 * 24 * 3600
     sends_max: Annotated[int, Field(ge=1)] = 50
     pool_size_max: Annotated[int, Field(ge=4)] = 8
 

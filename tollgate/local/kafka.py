@@ -111,7 +111,7 @@ def render_properties(data_dir: Path, port: int, controller_port: int) -> str:
 
 def _prepare(data_dir: Path, jars: Path, java: tuple[str, ...], port: int, controller_port: int) -> None:
     ensure_jars(jars)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds payments
     properties = data_dir / "server.properties"
     properties.write_text(render_properties(data_dir, port, controller_port))
     if not (data_dir / "logs" / "meta.properties").exists():  # Kafka writes it last, and atomically
