@@ -84,6 +84,16 @@ async def keep_alive(connection: Connection) -> None:
         await connection.execute("SELECT 1")
 
 
+# The last is what asyncpg says of a connection that broke in the middle of an exchange.
+_OF_THE_CONNECTION: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,
+)
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Content that Postgres refuses becomes RejectedInput; everything else OperationalError, to be
@@ -93,7 +103,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except _OF_THE_CONTENT as error:
         raise RejectedInput(f"Postgres refused the content while {doing}: {_why(error)}.") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _OF_THE_CONNECTION as error:
         reason = str(error) or type(error).__name__
         raise OperationalError(f"Postgres failed while {doing}: {reason}. It is tried again.") from error
 
