@@ -7,13 +7,13 @@ were left.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate.errors import CorruptionError
+from tollgate.files import replace_file
 from tollgate.ring_hash import Ring
 from tollgate.topics import SHARDS_MAX
 
@@ -66,9 +66,4 @@ def read_ring_file(path: Path) -> RingFile:
 
 def write_ring_file(path: Path, ring: RingFile) -> None:
     """Replaces the file atomically and durably."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as file:
-        file.write(ring.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, ring.model_dump_json(indent=2), mode=0o644)  # nothing in it is secret

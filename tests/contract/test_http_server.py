@@ -14,6 +14,7 @@ import pytest
 from gateway.http import asgi, httptools_server, rsgi
 from gateway.http.payments import BODY_BYTES_MAX
 from gateway.http.server import ServerName, http_server
+from tests.fixtures.free_port import free_port
 from tests.fixtures.shard import (
     API_KEY,
     BODY,
@@ -21,7 +22,6 @@ from tests.fixtures.shard import (
     HeldDisk,
     InProcessShard,
     PromptDisk,
-    free_port,
     in_process_shard,
 )
 from tollgate.errors import ConfigurationError

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tests.fixtures.stack import RunningStack, new_checkout_id, stack_folder
 from tests.fixtures.waiting import is_gone, wait_until
 from tollgate.local import lock

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tollgate.local.files import replace_file
+from tollgate.files import replace_file
 
 
 class PartStatus(enum.StrEnum):

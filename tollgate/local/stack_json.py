@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tollgate.errors import CorruptionError
+from tollgate.files import replace_file
 from tollgate.ids import new_api_key
-from tollgate.local.files import replace_file
 
 MERCHANT = "demo"
 

@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tests.fixtures.waiting import wait_until
 from tests.integration.cdc.tiny_shard import TinyShard
 from tollgate.topics import CHANGES

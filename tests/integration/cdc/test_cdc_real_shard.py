@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 import grpc
 import pytest
 
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tests.fixtures.waiting import wait_until
 from tests.integration.cdc.bench import CdcProcess, assert_complete, running, shipped
 from tests.integration.cdc.test_cdc_status import publish

@@ -11,7 +11,7 @@ from grpc import aio
 from gateway.errors import NotReady
 from gateway.merchants import Merchants, normalized
 from gateway.rpc.ledger import LedgerClient
-from tests.fixtures.shard import free_port
+from tests.fixtures.free_port import free_port
 from tollgate.errors import OperationalError
 from tollgate.ids import api_key_hash
 from tollgate.v1.ledger_pb2 import (

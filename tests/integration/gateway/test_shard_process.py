@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 from grpc import aio
 
-from tests.fixtures.shard import API_KEY, BODY, MERCHANT, POLL_S, free_port
+from tests.fixtures.free_port import free_port
+from tests.fixtures.shard import API_KEY, BODY, MERCHANT, POLL_S
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ReadChangesRequest
 from tollgate.v1.shard_pb2_grpc import ShardStub

@@ -21,7 +21,8 @@ from gateway.rpc.server import start_rpc
 from gateway.rpc.shard_service import ShardService
 from gateway.store.opening import open_store
 from gateway.store.rocks import RocksStore
-from tests.fixtures.shard import free_port, shard_settings
+from tests.fixtures.free_port import free_port
+from tests.fixtures.shard import shard_settings
 from tollgate.clock import SystemClock
 from tollgate.ids import payment_key
 from tollgate.v1.change_pb2 import Change

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.fixtures.changes import accepted_payment, change_record
-from tests.fixtures.postgres import free_port
+from tests.fixtures.free_port import free_port
 from tests.fixtures.simulator import RunningSimulator
 from tollgate import topics
 from tollgate.local import process

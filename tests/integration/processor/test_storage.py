@@ -14,7 +14,7 @@ from processor.storage.merchants import list_merchants, upsert_merchant
 from processor.storage.migrate import migrate
 from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
-from tests.fixtures.postgres import free_port
+from tests.fixtures.free_port import free_port
 from tests.integration.processor.conftest import Bench
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import api_key_hash

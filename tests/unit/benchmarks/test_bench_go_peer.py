@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.systems import builds, catalogue
 from gateway.admission import Admitted, admit
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tollgate.local import process
 
 GOOD = {"amount": 1999, "currency": "EUR", "payment_method": "pm_ok"}

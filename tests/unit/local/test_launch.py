@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tollgate.errors import ConfigurationError, TollgateError
 from tollgate.local import launch as launching
 from tollgate.local import lock

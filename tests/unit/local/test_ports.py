@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fixtures.kafka import free_port
+from tests.fixtures.free_port import free_port
 from tollgate.errors import ConfigurationError
 from tollgate.local.paths import StackPaths
 from tollgate.local.ports import HOST, PortPlan, base_of_shard, check_counts, check_free

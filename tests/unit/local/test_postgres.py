@@ -14,7 +14,7 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.fixtures.postgres import free_port
+from tests.fixtures.free_port import free_port
 from tollgate.local import process
 from tollgate.local.part import Part
 from tollgate.local.postgres import postgres_dsn, postgres_part
