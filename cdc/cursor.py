@@ -26,6 +26,7 @@ import structlog
 from cdc.shard_client import ShardApi
 from cdc.tailer import Identity, Record
 from tollgate.errors import TollgateError
+from tollgate.growing_wait import GrowingWait
 
 # One durable write on the shard a call. What a crash repeats grows by what is delivered in this time.
 ACKNOWLEDGE_EVERY_S: Final = 0.05
@@ -102,19 +103,20 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Until cancelled."""
-        retry_s = 0.0
+        wait = GrowingWait(_RETRY_S_MIN, _RETRY_S_MAX)
         while True:
             await self._moved.wait()
             self._moved.clear()
             try:
                 await self.acknowledge_once()
-                retry_s = 0.0
             except TollgateError as error:
-                if retry_s == 0.0:  # said once an outage
+                if wait.fresh:  # said once an outage
                     log.warning("acknowledgement_refused", error=error.message, prefix=self._delivered.prefix)
-                retry_s = min(max(retry_s * 2, _RETRY_S_MIN), _RETRY_S_MAX)
                 self._moved.set()
-            await asyncio.sleep(max(retry_s, ACKNOWLEDGE_EVERY_S))
+                await asyncio.sleep(wait.next())
+            else:
+                wait.reset()
+                await asyncio.sleep(ACKNOWLEDGE_EVERY_S)
 
     async def acknowledge_once(self) -> None:
         """One call when there is anything to tell. Raises TollgateError when the shard doesn't take it."""

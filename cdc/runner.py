@@ -22,6 +22,7 @@ from cdc.source import Pace, Source
 from cdc.tailer import Ask, Idle, Open, Read, Record, Restart, Tailer, Wait
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, TollgateError
+from tollgate.growing_wait import GrowingWait
 from tollgate.watermark import Watermark
 
 _RESTART_PRODUCER_S_MIN: Final = 0.25
@@ -59,7 +60,7 @@ class Runner:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
         self._pace = Pace()
         self._generation = 0
-        self._restart_wait_s = _RESTART_PRODUCER_S_MIN
+        self._restart_wait = GrowingWait(_RESTART_PRODUCER_S_MIN, _RESTART_PRODUCER_S_MAX)
         self._measure_at = 0.0
         self._trouble: str | None = None
 
@@ -80,7 +81,7 @@ class Runner:
             return
         moved = self._delivered.reported(sequences)
         if moved:
-            self._restart_wait_s = _RESTART_PRODUCER_S_MIN
+            self._restart_wait.reset()
             metrics.DELIVERED.inc(moved)
             self.acknowledger.moved()
 
@@ -206,8 +207,7 @@ class Runner:
             action="Operator action: if it goes on, check the topic payments.changes and its rights.",
         )
         metrics.PRODUCER_RESTARTS.inc()
-        await asyncio.sleep(self._restart_wait_s)
-        self._restart_wait_s = min(self._restart_wait_s * 2, _RESTART_PRODUCER_S_MAX)
+        await asyncio.sleep(self._restart_wait.next())
         self._generation = await self._publisher.restart()
         self._delivered.forget_in_flight()
         self._tailer.rewind(self._delivered.prefix)

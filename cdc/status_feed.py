@@ -25,6 +25,7 @@ from cdc.dead_letters import DeadLetter, DeadLetters
 from cdc.shard_client import ShardApi
 from cdc.status_topic import StatusRecord, StatusSource
 from tollgate.errors import OperationalError, RejectedInput
+from tollgate.growing_wait import GrowingWait
 from tollgate.topics import STATUS
 from tollgate.v1.shard_pb2 import StatusUpdate
 
@@ -128,19 +129,18 @@ class StatusFeed:
 
     async def _apply(self, items: Sequence[Item]) -> None:
         """Returns when the shard has them all, however long that takes."""
-        retry_s = _RETRY_S_MIN
+        wait = GrowingWait(_RETRY_S_MIN, _RETRY_S_MAX)
         while True:
             try:
                 answer = await self._shard.apply_status([item.update for item in items])
             except RejectedInput as error:
                 return await self._apply_singly(items, error)
             except OperationalError as error:
-                if retry_s == _RETRY_S_MIN:  # said once an outage
+                if wait.fresh:  # said once an outage
                     log.warning("status_not_applied", error=error.message, waiting=len(items))
                 metrics.STATUS_RETRIES.inc()
                 metrics.STATUS_WAITING.set(len(items))
-                await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+                await asyncio.sleep(wait.next())
             else:
                 metrics.STATUS_WAITING.set(0)
                 metrics.STATUS_APPLIED.inc(answer.applied)

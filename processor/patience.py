@@ -1,19 +1,20 @@
-"""How the processor waits for what is down: with growing pauses, a reason for /readyz, and no end but the
+"""How the processor waits for what is down: longer and longer, with a reason for /readyz, and no end but the
 stop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
 
 from tollgate.errors import OperationalError
+from tollgate.growing_wait import GrowingWait
 
 _FIRST_S: Final = 0.05
-_MAX_S: Final = 2.0
+_MOST_S: Final = 2.0
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -35,28 +36,25 @@ class Health:
         return " ".join(self._reasons.values()) or None
 
 
-def pauses() -> Iterator[float]:
-    """Seconds: 0.05, 0.1, … 2, 2, 2."""
-    pause = _FIRST_S
-    while True:
-        yield pause
-        pause = min(_MAX_S, pause * 2)
+def patient_wait() -> GrowingWait:
+    return GrowingWait(_FIRST_S, _MOST_S)
 
 
 async def persist(
     health: Health, dependency: str, act: Callable[[], Awaitable[T]], until: Callable[[], bool] | None = None
 ) -> T:
     """Calls `act` until it succeeds. Raises the last OperationalError once `until` says True."""
-    for pause in pauses():
+    wait = patient_wait()
+    while True:
         try:
             result = await act()
         except OperationalError as error:
             health.report(dependency, error.message)
-            _log.warning("dependency_down", dependency=dependency, detail=error.message, pause_s=pause)
+            pause_s = wait.next()
+            _log.warning("dependency_down", dependency=dependency, detail=error.message, pause_s=pause_s)
             if until is not None and until():
                 raise
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause_s)
         else:
             health.report(dependency, None)
             return result
-    raise AssertionError("pauses never end")

@@ -23,7 +23,7 @@ import structlog
 from processor import metrics
 from processor.event import event_record, status_record
 from processor.kafka.producer import Outgoing, Publishing
-from processor.patience import Health, pauses
+from processor.patience import Health, patient_wait
 from processor.storage.database import Connection, connect, keep_alive
 from processor.storage.outbox import (
     Entry,
@@ -122,13 +122,13 @@ class Relay:
 
     async def run(self) -> None:
         """Until cancelled. A lost session is opened anew, and the locks with it."""
-        pause = pauses()
+        wait = patient_wait()
         while True:
             try:
                 connection = await connect(self._dsn)
             except OperationalError as error:
                 self._health.report("relay", error.message)
-                await asyncio.sleep(next(pause))
+                await asyncio.sleep(wait.next())
                 continue
             self._health.report("relay", None)
             begun = self._clock.monotonic()
@@ -137,8 +137,8 @@ class Relay:
             except OperationalError as error:
                 _log.warning("relay_interrupted", detail=error.message)
                 if self._clock.monotonic() - begun > _STEADY_S:
-                    pause = pauses()
-                await asyncio.sleep(next(pause))
+                    wait.reset()
+                await asyncio.sleep(wait.next())
             finally:
                 connection.terminate()
 

@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from processor.changes import ChangeRecord
-from processor.patience import pauses
+from processor.patience import patient_wait
 from tollgate.errors import OperationalError
 from tollgate.topics import CHANGES
 
@@ -89,7 +89,7 @@ class ChangeConsumer:
         return [message for message in messages if _is_record(message)]
 
     def _deliver(self, consumer: Consumer, messages: list[Message]) -> None:
-        pending = pauses()
+        wait = patient_wait()
         while not self._stopping.is_set():
             records = [_record(message) for message in messages]
             try:
@@ -97,7 +97,7 @@ class ChangeConsumer:
             except OperationalError as error:
                 _log.warning("intake_waits", detail=error.message, changes=len(messages))
                 consumer.pause(consumer.assignment())
-                messages += self._take(consumer, next(pending))
+                messages += self._take(consumer, wait.next())
                 continue
             consumer.resume(consumer.assignment())
             consumer.commit(offsets=_next_offsets(messages), asynchronous=True)
