@@ -50,10 +50,11 @@ proto: $(VENV)/.installed-dev
 	rm -f $(foreach proto,$(shell grep -L '^service ' proto/tollgate/v1/*.proto),\
 		$(patsubst proto/%.proto,%_pb2_grpc.py*,$(proto)))
 
-COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q --no-header pyproject.toml
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q --no-header
 lock: $(VENV)/.installed-dev
-	$(COMPILE) --extra local --extra dev -o requirements-dev.lock
-	$(COMPILE) --extra local -c requirements-dev.lock -o requirements.lock
+	$(COMPILE) pyproject.toml --extra local --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra local -c requirements-dev.lock -o requirements.lock
+	echo 'atheris==3.0.0' | $(COMPILE) - -o requirements-fuzz.lock
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
