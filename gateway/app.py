@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from gateway import headroom
 from gateway.bootstrap import Shard, build
 from gateway.errors import NotReady
 from gateway.http.server import http_server
@@ -30,8 +31,6 @@ from tollgate.errors import OperationalError, Overloaded
 EXIT_OK: Final = 0
 EXIT_STORE_FAILED: Final = 70
 
-# With a failed store the process stays to say so in /readyz, then leaves for a restart.
-_FAILED_LINGER_S: Final = 30.0
 _START_TIMEOUT_S: Final = 10.0
 # Together below 8 s, which is what the local supervisor waits; the contract says 10 s.
 _HTTP_STOP_S: Final = 4.0
@@ -50,17 +49,20 @@ async def serve(settings: GatewaySettings) -> int:
         if not stop.done():
             stop.set_result(code)
 
-    shard = build(settings, on_failure=lambda: _linger(loop, end))
+    linger_s = settings.watchdog.linger_s
+    shard = build(settings, on_failure=lambda reason: _linger(loop, reason, linger_s, end))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, EXIT_OK)
     rpc = await start_rpc(ShardService(shard.committer, shard.store, shard.metrics), settings.shard.grpc)
     http = http_server(shard.http, settings.shard.http, settings.shard.server)
+    await shard.headroom.look()
     _quiet_garbage_collector()
     await http.start(_START_TIMEOUT_S)
     ledger = LedgerClient(settings.ledger.target_list)
     watchdog = Watchdog(shard.committer, shard.health, lambda: end(EXIT_STORE_FAILED))
     tasks = [
         asyncio.create_task(watchdog.run()),
+        asyncio.create_task(_every(headroom.INTERVAL_S, "headroom", shard.headroom.look)),
         asyncio.create_task(_every(settings.retention.interval_s, "retention", shard.retention.tick)),
     ]
     if settings.ledger.targets:
@@ -91,9 +93,9 @@ async def _settle(shard: Shard) -> None:
     shard.watermark.close()
 
 
-def _linger(loop: asyncio.AbstractEventLoop, end: Callable[[int], None]) -> None:
-    log.critical("the store failed; unready from now on, exit follows", seconds=_FAILED_LINGER_S)
-    loop.call_later(_FAILED_LINGER_S, end, EXIT_STORE_FAILED)
+def _linger(loop: asyncio.AbstractEventLoop, reason: str, seconds: float, end: Callable[[int], None]) -> None:
+    log.critical("the store failed; unready from now on, exit follows", reason=reason, seconds=seconds)
+    loop.call_later(seconds, end, EXIT_STORE_FAILED)
 
 
 async def _copy_merchants(shard: Shard, ledger: LedgerClient) -> None:

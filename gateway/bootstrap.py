@@ -6,12 +6,14 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.change_log import RetentionPolicy
 from gateway.committer import Committer, Waiting
 from gateway.errors import StoreFailed
 from gateway.flusher import Flusher, ThreadFlusher
-from gateway.health import Health
+from gateway.headroom import Headroom, HeadroomPolicy
+from gateway.health import Health, Patience
 from gateway.http.cold import ColdApp
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
@@ -42,10 +44,11 @@ class Shard:
     health: Health
     metrics: Metrics
     retention: Retention
+    headroom: Headroom
     http: HttpApp
 
 
-def build(settings: GatewaySettings, on_failure: Callable[[], None]) -> Shard:
+def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard:
     """Opens the store, so it blocks. Call it on the loop that will serve. Raises TollgateError."""
     data_dir = settings.shard.data_dir
     store = RocksStore(data_dir / DATABASE_DIR)
@@ -53,14 +56,15 @@ def build(settings: GatewaySettings, on_failure: Callable[[], None]) -> Shard:
     merchants = _merchants(settings, store)
     flusher = ThreadFlusher(store, asyncio.get_running_loop())
     watermark = WatermarkWriter(data_dir / WATERMARK_FILE)
-    health, metrics, clock = Health(), Metrics(), SystemClock()
+    health, metrics, clock = build_health(settings), Metrics(), SystemClock()
 
     def failed(error: StoreFailed) -> None:
         health.failure = f"The store failed: {error.message}"
-        on_failure()
+        on_failure(error.message)
 
     committer = build_committer(settings, store, opened, flusher, watermark, clock, metrics, failed)
     watch(metrics, committer, health)
+    headroom = build_headroom(settings, committer, health, metrics, lambda: free_bytes(data_dir))
     retention = Retention(
         committer,
         store,
@@ -69,7 +73,52 @@ def build(settings: GatewaySettings, on_failure: Callable[[], None]) -> Shard:
         settings.retention.payments_s * 1_000_000,
     )
     http = build_http(settings, committer, merchants, health, metrics, clock)
-    return Shard(settings, store, flusher, watermark, committer, merchants, health, metrics, retention, http)
+    return Shard(
+        settings,
+        store,
+        flusher,
+        watermark,
+        committer,
+        merchants,
+        health,
+        metrics,
+        retention,
+        headroom,
+        http,
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """What a process without privileges may still write there. Raises OSError."""
+    volume = os.statvfs(path)
+    return volume.f_bavail * volume.f_frsize
+
+
+def build_health(settings: GatewaySettings) -> Health:
+    return Health(patience=Patience(settings.watchdog.stalled_s, settings.watchdog.hung_s))
+
+
+def build_headroom(
+    settings: GatewaySettings,
+    committer: Committer,
+    health: Health,
+    metrics: Metrics,
+    disk_free: Callable[[], int],
+) -> Headroom:
+    policy = HeadroomPolicy(settings.shard.disk_free_min, settings.shard.backlog_bytes_max)
+    headroom = Headroom(policy, health, lambda: committer.durable, disk_free)
+    metrics.watch("tollgate_disk_free_bytes", "On the store's volume", lambda: headroom.measure().disk_free)
+    metrics.watch(
+        "tollgate_backlog_bytes",
+        "Changes that wait to be shipped to Kafka",
+        lambda: headroom.measure().backlog_bytes,
+    )
+    metrics.watch(
+        "tollgate_refusing_payments",
+        "1 while new payments are refused for want of room",
+        lambda: float(health.refusal is not None),
+    )
+    return headroom
 
 
 def build_committer(

@@ -9,6 +9,10 @@ class RingFull(Overloaded):
     """Every slot between the network and the disk is taken."""
 
 
+class NoRoom(Overloaded):
+    """The disk or the backlog has no room for a new payment; what is stored is still answered."""
+
+
 class StoreBusy(Overloaded):
     """The store refused a write because it is behind with its own work. Nothing was written."""
 

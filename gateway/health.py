@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from gateway.errors import NotReady
 
-COMMIT_STALLED_S: Final = 2.0
-COMMIT_HUNG_S: Final = 30.0
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long this shard waits for a disk, in seconds. nginx waits longer than `stalled_s`."""
+
+    stalled_s: float = 2.0
+    hung_s: float = 30.0
 
 
 class Verdict(Enum):
@@ -20,10 +24,10 @@ class Verdict(Enum):
     HUNG = "hung"  # the process ends: only a restart can help
 
 
-def judge_commit(age_s: float) -> Verdict:
-    if age_s > COMMIT_HUNG_S:
+def judge_commit(age_s: float, patience: Patience) -> Verdict:
+    if age_s > patience.hung_s:
         return Verdict.HUNG
-    return Verdict.STALLED if age_s > COMMIT_STALLED_S else Verdict.WELL
+    return Verdict.STALLED if age_s > patience.stalled_s else Verdict.WELL
 
 
 @dataclass(slots=True)
@@ -34,13 +38,15 @@ class Health:
     draining: bool = False
     stalled: bool = False
     failure: str | None = None
+    refusal: str | None = None  # no room for new payments: said to them alone, the shard stays ready
+    patience: Patience = Patience()
 
     def reason(self) -> str | None:
         """One sentence, or None when the shard is ready."""
         if self.failure is not None:
             return self.failure
         if self.stalled:
-            return f"A commit has been waiting for the disk for more than {COMMIT_STALLED_S:g} s."
+            return f"A commit has been waiting for the disk for more than {self.patience.stalled_s:g} s."
         if self.draining:
             return "The shard is stopping."
         return "The shard is starting." if self.starting else None

@@ -113,6 +113,12 @@ class Plan:
     touched: frozenset[str]  # the payments that `operations` change
 
 
+def repeated(entry: Acceptance, stored: bytes) -> Replay | Conflict:
+    """What an acceptance comes to whose id is taken by `stored`."""
+    same = Payment.FromString(stored).fingerprint == entry.fingerprint
+    return Replay(stored) if same else Conflict()
+
+
 def keys_of(entries: Iterable[Entry]) -> list[str]:
     """The payments that `plan` must know: what the store holds under these goes into `found`."""
     keys: dict[str, None] = {}
@@ -192,8 +198,7 @@ class _Draft:
     def _accept(self, entry: Acceptance) -> Result:
         stored = self._payments[entry.key]
         if stored is not None:
-            same = Payment.FromString(stored).fingerprint == entry.fingerprint
-            return Replay(stored) if same else Conflict()
+            return repeated(entry, stored)
         self._last += 1
         change = self._changes.acceptance(
             entry.key, self._last, self._now_us, entry.traceparent, entry.payment

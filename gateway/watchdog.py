@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from gateway.committer import Committer
-from gateway.health import COMMIT_HUNG_S, Health, Verdict, judge_commit
+from gateway.health import Health, Verdict, judge_commit
 
 INTERVAL_S: Final = 0.25
 
@@ -33,7 +33,7 @@ class Watchdog:
         """Until it is cancelled."""
         try:
             while True:
-                faulthandler.dump_traceback_later(COMMIT_HUNG_S, exit=True)
+                faulthandler.dump_traceback_later(self._health.patience.hung_s, exit=True)
                 self.look()
                 await asyncio.sleep(INTERVAL_S)
         finally:
@@ -42,7 +42,7 @@ class Watchdog:
     def look(self) -> None:
         """Who waits for a stalled commit is answered at once: nobody waits without end for a disk."""
         age_s = self._committer.commit_age()
-        verdict = judge_commit(age_s)
+        verdict = judge_commit(age_s, self._health.patience)
         stalled = verdict is not Verdict.WELL
         if stalled and not self._health.stalled:
             log.error("a commit waits for the disk; unready until it is there", seconds=round(age_s, 1))

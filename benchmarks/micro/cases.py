@@ -137,7 +137,7 @@ def handler(folder: Path) -> Iterator[Case]:
     numbers = itertools.count()
 
     async def start() -> Shard:
-        shard = build(settings, on_failure=lambda: None)
+        shard = build(settings, on_failure=lambda _reason: None)
         shard.health.starting = False
         return shard
 

@@ -18,7 +18,8 @@ def ops_routes(health: Health, metrics: Metrics) -> list[Route]:
     async def readyz(_request: Request) -> Response:
         reason = health.reason()
         if reason is None:
-            return JSONResponse({"status": "ready"})
+            refusing = {} if health.refusal is None else {"detail": health.refusal}
+            return JSONResponse({"status": "ready", **refusing})
         return JSONResponse({"status": "not_ready", "detail": reason}, 503, headers={"retry-after": "1"})
 
     async def render(_request: Request) -> Response:

@@ -19,12 +19,13 @@ import orjson
 from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, Rejected, admit
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
+from gateway.errors import NoRoom
 from gateway.health import Health
 from gateway.http.message import Headers, Pending, Request, Response
 from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
-from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
+from gateway.planner import Accept, Acceptance, Conflict, Replay, Result, repeated
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
 from tollgate.ids import CHECKOUT_ID, client_secret, payment_key, verify_client_secret
@@ -91,7 +92,7 @@ class PaymentHandlers:
     def payment_route(self) -> Route:
         return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
 
-    def create(self, request: Request) -> Pending:
+    def create(self, request: Request) -> Pending | Response:
         self._health.check_writable()
         account = self._authenticate(request.headers)
         body = _json_body(request)
@@ -103,6 +104,8 @@ class PaymentHandlers:
         payment = self._payment(account, checkout_id, decision.request, decision.fingerprint, traceparent)
         key = payment_key(payment.merchant, payment.checkout_id)
         entry = Acceptance(key, payment.SerializeToString(), payment.fingerprint, payment.traceparent)
+        if self._health.refusal is not None:
+            return self._known(entry, payment, self._health.refusal)
         return Pending(entry, partial(self._created, payment))
 
     def read(self, request: Request) -> Response:
@@ -126,6 +129,13 @@ class PaymentHandlers:
 
     def preflight(self, _request: Request) -> Response:
         return Response(204, list(_PREFLIGHT), b"")
+
+    def _known(self, entry: Acceptance, payment: Payment, refusal: str) -> Response:
+        """Without writing: whoever lost the answer to an accepted payment must still get it."""
+        stored = self._committer.read(entry.key)
+        if stored is None:
+            raise NoRoom(refusal)
+        return self._created(payment, repeated(entry, stored))
 
     def _created(self, payment: Payment, result: Result) -> Response:
         match result:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.health import Verdict, judge_commit
+from gateway.health import Patience, Verdict, judge_commit
 from gateway.watchdog import Watchdog
 from tests.fixtures.shard import HeldDisk, in_process_shard
 
@@ -21,7 +21,7 @@ from tests.fixtures.shard import HeldDisk, in_process_shard
     ],
 )
 def test_a_commit_is_judged_by_its_age(age_s: float, verdict: Verdict) -> None:
-    assert judge_commit(age_s) is verdict
+    assert judge_commit(age_s, Patience()) is verdict
 
 
 async def test_a_stalled_commit_makes_the_shard_unready_until_it_lands(tmp_path: Path) -> None:
