@@ -28,7 +28,8 @@ from cdc.tailer import Identity, Record
 from tollgate.errors import TollgateError
 from tollgate.growing_wait import GrowingWait
 
-# One durable write on the shard a call. What a crash repeats grows by what is delivered in this time.
+# One durable write on the shard a call. What a crash repeats grows by what is delivered in this time. Where
+# requests wait for it (ack=replicated) there is no pause: a call tells what came during the one before.
 ACKNOWLEDGE_EVERY_S: Final = 0.05
 _RETRY_S_MIN: Final = 0.1
 _RETRY_S_MAX: Final = 1.0
@@ -91,6 +92,7 @@ class Acknowledger:
         self._shard = shard
         self._moved = asyncio.Event()
         self._identity: Identity | None = None
+        self._awaited = False
         self.acknowledged = 0
 
     def restart(self, identity: Identity, acknowledged: int) -> None:
@@ -116,13 +118,13 @@ class Acknowledger:
                 await asyncio.sleep(wait.next())
             else:
                 wait.reset()
-                await asyncio.sleep(ACKNOWLEDGE_EVERY_S)
+                await asyncio.sleep(0 if self._awaited else ACKNOWLEDGE_EVERY_S)
 
     async def acknowledge_once(self) -> None:
         """One call when there is anything to tell. Raises TollgateError when the shard doesn't take it."""
         identity, prefix = self._delivered.identity, self._delivered.prefix
         if identity is None or prefix <= self.acknowledged:
             return
-        await self._shard.acknowledge(identity, prefix)
+        self._awaited = await self._shard.acknowledge(identity, prefix)
         if self._identity == identity:  # not reopened meanwhile
             self.acknowledged = max(self.acknowledged, prefix)

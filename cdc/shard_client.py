@@ -40,7 +40,9 @@ _OPTIONS: Final = (
 class ShardApi(Protocol):
     """Raises OperationalError when the call may be repeated, RejectedInput when its content is refused."""
 
-    async def acknowledge(self, identity: Identity, sequence: int) -> None: ...
+    async def acknowledge(self, identity: Identity, sequence: int) -> bool:
+        """Whether requests wait for the next one."""
+        ...
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse: ...
 
@@ -55,12 +57,12 @@ class ShardClient:
         self._channel = aio.insecure_channel(target, options=list(_OPTIONS))
         self._stub: ShardAsyncStub = ShardStub(self._channel)
 
-    async def acknowledge(self, identity: Identity, sequence: int) -> None:
+    async def acknowledge(self, identity: Identity, sequence: int) -> bool:
         request = AcknowledgeChangesRequest(
             incarnation=identity.incarnation, epoch=identity.epoch, sequence=sequence
         )
         with self._translated("AcknowledgeChanges"):
-            await self._stub.AcknowledgeChanges(request, timeout=_CALL_TIMEOUT_S)
+            return (await self._stub.AcknowledgeChanges(request, timeout=_CALL_TIMEOUT_S)).awaited
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
         with self._translated("ReadChanges"):

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -21,12 +22,13 @@ from gateway.errors import NotReady
 from gateway.http.server import http_server
 from gateway.merchants import normalized
 from gateway.planner import MerchantsCopy
+from gateway.replication import Replication
 from gateway.rpc.ledger import LedgerClient
 from gateway.rpc.server import start_rpc
 from gateway.rpc.shard_service import ShardService
 from gateway.settings import GatewaySettings
 from gateway.watchdog import Watchdog
-from tollgate.errors import OperationalError, Overloaded
+from tollgate.errors import OperationalError, Overloaded, TollgateError
 
 EXIT_OK: Final = 0
 EXIT_STORE_FAILED: Final = 70
@@ -36,6 +38,10 @@ _START_TIMEOUT_S: Final = 10.0
 _HTTP_STOP_S: Final = 4.0
 _GRPC_STOP_S: Final = 1.0
 _COMMIT_STOP_S: Final = 2.0
+
+_EXPIRE_S: Final = 0.1
+# One durable write each. What a crash makes the tailer ship again grows by what is confirmed in this time.
+_KEEP_S: Final = 0.05
 
 log = structlog.get_logger()
 
@@ -53,7 +59,8 @@ async def serve(settings: GatewaySettings) -> int:
     shard = build(settings, on_failure=lambda reason: _linger(loop, reason, linger_s, end))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, EXIT_OK)
-    rpc = await start_rpc(ShardService(shard.committer, shard.store, shard.metrics), settings.shard.grpc)
+    service = ShardService(shard.committer, shard.store, shard.metrics, shard.replication)
+    rpc = await start_rpc(service, settings.shard.grpc)
     http = http_server(shard.http, settings.shard.http, settings.shard.server)
     await shard.headroom.look()
     _quiet_garbage_collector()
@@ -68,6 +75,9 @@ async def serve(settings: GatewaySettings) -> int:
     if settings.ledger.targets:
         copy = _every(settings.ledger.refresh_s, "merchants", lambda: _copy_merchants(shard, ledger))
         tasks.append(asyncio.create_task(copy))
+    if shard.replication is not None:
+        tasks.append(asyncio.create_task(_expire(shard.replication)))
+        tasks.append(asyncio.create_task(_every(_KEEP_S, "acknowledged sequence", shard.replication.keep)))
     shard.health.starting = False
     identity = shard.committer.identity
     log.info("serving", http=settings.shard.http, epoch=identity.epoch, sequence=shard.committer.durable.last)
@@ -77,6 +87,8 @@ async def serve(settings: GatewaySettings) -> int:
     await rpc.stop(_GRPC_STOP_S)
     for task in tasks:
         task.cancel()
+    if shard.replication is not None:
+        await _keep_last(shard.replication)
     await ledger.close()
     await _settle(shard)
     log.info("stopped", code=code, requests_cut=not drained)
@@ -91,6 +103,18 @@ async def _settle(shard: Shard) -> None:
     if shard.committer.failure is None and shard.committer.idle and shard.flusher.close(_COMMIT_STOP_S):
         shard.store.close()
     shard.watermark.close()
+
+
+async def _expire(replication: Replication) -> None:
+    while True:
+        await asyncio.sleep(_EXPIRE_S)
+        replication.expire()
+
+
+async def _keep_last(replication: Replication) -> None:
+    """Best effort: what is not stored is shipped again."""
+    with suppress(TollgateError, TimeoutError):
+        await asyncio.wait_for(replication.keep(), _COMMIT_STOP_S)
 
 
 def _linger(loop: asyncio.AbstractEventLoop, reason: str, seconds: float, end: Callable[[int], None]) -> None:

@@ -20,6 +20,7 @@ from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
 from gateway.merchants import Merchants
 from gateway.metrics import Metrics
+from gateway.replication import Replication, ReplicationPolicy
 from gateway.retention import Retention
 from gateway.ring import Ring
 from gateway.settings import GatewaySettings
@@ -45,6 +46,7 @@ class Shard:
     metrics: Metrics
     retention: Retention
     headroom: Headroom
+    replication: Replication | None
     http: HttpApp
 
 
@@ -60,9 +62,12 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
 
     def failed(error: StoreFailed) -> None:
         health.failure = f"The store failed: {error.message}"
+        if replication is not None:
+            replication.abandon(health.failure)
         on_failure(error.message)
 
     committer = build_committer(settings, store, opened, flusher, watermark, clock, metrics, failed)
+    replication = build_replication(settings, committer, clock, metrics)
     watch(metrics, committer, health)
     headroom = build_headroom(settings, committer, health, metrics, lambda: free_bytes(data_dir))
     retention = Retention(
@@ -72,7 +77,7 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
         RetentionPolicy(settings.retention.changes_s * 1_000_000, settings.retention.changes_bytes_max),
         settings.retention.payments_s * 1_000_000,
     )
-    http = build_http(settings, committer, merchants, health, metrics, clock)
+    http = build_http(settings, committer, replication, merchants, health, metrics, clock)
     return Shard(
         settings,
         store,
@@ -84,6 +89,7 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
         metrics,
         retention,
         headroom,
+        replication,
         http,
     )
 
@@ -147,9 +153,28 @@ def build_committer(
     )
 
 
+def build_replication(
+    settings: GatewaySettings, committer: Committer, clock: Clock, metrics: Metrics
+) -> Replication | None:
+    """None with ack=durable."""
+    commit = settings.commit
+    if commit.ack == "durable":
+        return None
+    policy = ReplicationPolicy(commit.ack_wait_s, commit.ack_waiting_max, commit.ring_bytes_max)
+    replication = Replication(committer, clock, metrics, policy)
+    metrics.watch("tollgate_replication_waiting", "Requests that wait for Kafka", lambda: replication.waiting)
+    metrics.watch(
+        "tollgate_replication_silent",
+        "1 while Kafka owes a confirmation for too long and new payments are refused",
+        lambda: float(replication.silent),
+    )
+    return replication
+
+
 def build_http(
     settings: GatewaySettings,
     committer: Committer,
+    replication: Replication | None,
     merchants: Merchants,
     health: Health,
     metrics: Metrics,
@@ -161,10 +186,16 @@ def build_http(
         client_secret_key=settings.client_secret_key.get_secret_value().encode(),
     )
     payments = PaymentHandlers(
-        committer=committer, merchants=merchants, health=health, clock=clock, policy=policy
+        committer=committer,
+        merchants=merchants,
+        health=health,
+        clock=clock,
+        policy=policy,
+        replication=replication,
     )
     cold = ColdApp(ops_routes(health, metrics))
-    return HttpApp(payments.collection_route(), payments.payment_route(), cold, committer, metrics)
+    hand_over = committer.hand_over if replication is None else replication.hand_over
+    return HttpApp(payments.collection_route(), payments.payment_route(), cold, hand_over, metrics)
 
 
 def watch(metrics: Metrics, committer: Committer, health: Health) -> None:

@@ -7,6 +7,7 @@ retention knows age and size of any piece without reading it.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,6 +18,9 @@ MARK_BYTES: Final = 256 * 1024
 
 # Field 10 of Change, length-delimited.
 _ACCEPTANCE_TAG: Final = bytes([(10 << 3) | 2])
+# Field 26 of Payment, fixed64: a tag of two bytes and the number.
+_SEQUENCE_FIELD: Final = struct.Struct("<HQ")
+_SEQUENCE_TAG: Final = (26 << 3 | 1) & 0x7F | 0x80 | (26 << 3 | 1) >> 7 << 8
 
 
 class Identity(NamedTuple):
@@ -76,10 +80,15 @@ def prunable(log: LogState, policy: RetentionPolicy, now_us: int) -> int | None:
     return through
 
 
+def stored_payment(payment: bytes, sequence: int) -> bytes:
+    """The accepted payment as it stands under its key: with the sequence of its change, spliced in too."""
+    return payment + _SEQUENCE_FIELD.pack(_SEQUENCE_TAG, sequence)
+
+
 class ChangeWriter:
     """Serializes acceptances of one opened store.
 
-    The payment is spliced in as the bytes that are stored under its key: protobuf allows the fields of a
+    The payment is spliced in as the bytes that it was admitted with: protobuf allows the fields of a
     message in any order and any number of pieces, so nothing is serialized twice.
     """
 

@@ -34,6 +34,7 @@ from tollgate.shard_layout import PAYMENTS
 from tollgate.watermark import Watermark, WatermarkWriter
 
 OnResult = Callable[[Result], None]
+HandOver = Callable[[Entry, OnResult], None]
 
 
 class Waiting:

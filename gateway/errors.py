@@ -13,6 +13,10 @@ class NoRoom(Overloaded):
     """The disk or the backlog has no room for a new payment; what is stored is still answered."""
 
 
+class ProofsFull(Overloaded):
+    """As many requests as may wait for Kafka's confirmation do so."""
+
+
 class StoreBusy(Overloaded):
     """The store refused a write because it is behind with its own work. Nothing was written."""
 

@@ -41,6 +41,18 @@ class Metrics:
             "tollgate_status_updates", "Snapshots received, by result", ["result"], registry=self.registry
         )
 
+        self.replication_timeouts = Counter(
+            "tollgate_replication_timeouts",
+            "Requests whose change Kafka did not confirm in time",
+            registry=self.registry,
+        )
+        self._replication = Histogram(
+            "tollgate_replication_seconds",
+            "From durable here to confirmed by Kafka, of requests that waited for it",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+
     def answered(self, route: str, status: int) -> None:
         counter = self._answered.get((route, status))
         if counter is None:
@@ -52,6 +64,9 @@ class Metrics:
         self._batch.observe(entries)
         self._commit.observe(commit_s)
         self._fsync.observe(fsync_s)
+
+    def replicated(self, seconds: float) -> None:
+        self._replication.observe(seconds)
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""

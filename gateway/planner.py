@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gateway.change_log import ChangeWriter, Identity, LogState, Mark
+from gateway.change_log import ChangeWriter, Identity, LogState, Mark, stored_payment
 from gateway.errors import BeyondDurable, WrongOpening
 from gateway.store.interface import Delete, DeleteRange, Operation, Put
-from tollgate.errors import TollgateError
+from tollgate.errors import RejectedInput, TollgateError
 from tollgate.shard_layout import (
     CHANGES,
     META,
@@ -70,6 +70,20 @@ class Departure(NamedTuple):
     version: int
 
 
+def refusal_of(entry: Acknowledgement, opening: tuple[bytes, int], durable: LogState) -> RejectedInput | None:
+    """Why an acknowledgement can't be true of this opening of the store, or None."""
+    if (entry.incarnation, entry.epoch) != opening:
+        return WrongOpening(
+            "The store was opened anew since, or is another one. Reopen it and read on from its cursor."
+        )
+    if entry.sequence > durable.last:
+        return BeyondDurable(
+            f"Sequence {entry.sequence} is beyond {durable.last}, the last one on disk here. "
+            "Nothing was acknowledged."
+        )
+    return None
+
+
 Entry = Acceptance | StatusBatch | Acknowledgement | Pruning | MerchantsCopy | Departure
 
 
@@ -84,7 +98,9 @@ class Replay(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """The same id with other content."""
+    """The same id with other content: the payment that has it."""
+
+    payment: bytes
 
 
 class Applied(NamedTuple):
@@ -116,7 +132,7 @@ class Plan:
 def repeated(entry: Acceptance, stored: bytes) -> Replay | Conflict:
     """What an acceptance comes to whose id is taken by `stored`."""
     same = Payment.FromString(stored).fingerprint == entry.fingerprint
-    return Replay(stored) if same else Conflict()
+    return Replay(stored) if same else Conflict(stored)
 
 
 def keys_of(entries: Iterable[Entry]) -> list[str]:
@@ -204,7 +220,7 @@ class _Draft:
             entry.key, self._last, self._now_us, entry.traceparent, entry.payment
         )
         self._bytes_total += len(change)
-        self._put(entry.key, entry.payment)
+        self._put(entry.key, stored_payment(entry.payment, self._last))
         self._operations.append(Put(CHANGES, encode_u64(self._last), change))
         return Accept(self._last)
 
@@ -217,15 +233,9 @@ class _Draft:
         return True
 
     def _acknowledge(self, entry: Acknowledgement) -> Result:
-        if (entry.incarnation, entry.epoch) != self._opening:
-            return WrongOpening(
-                "The store was opened anew since, or is another one. Reopen it and read on from its cursor."
-            )
-        if entry.sequence > self._durable.last:
-            return BeyondDurable(
-                f"Sequence {entry.sequence} is beyond {self._durable.last}, the last one on disk here. "
-                "Nothing was acknowledged.",
-            )
+        refusal = refusal_of(entry, self._opening, self._durable)
+        if refusal is not None:
+            return refusal
         if entry.sequence > self._log.acknowledged:
             self._log = replace(self._log, acknowledged=entry.sequence)
             self._operations.append(Put(META, META_ACKNOWLEDGED, encode_u64(entry.sequence)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
@@ -70,6 +70,12 @@ class CommitSettings(_Section):
     ring_bytes_max: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
     # 4 us + 0.9 us a record are spent on the loop: about 2 ms for a full batch.
     batch_count_max: Annotated[int, Field(ge=1)] = 1_024
+    # What a 202 waits for beside the local fsync: nothing, or Kafka's delivery report.
+    ack: Literal["durable", "replicated"] = "durable"
+    # Below nginx's 35 s, after which the client would hear of a time-out of nginx's own.
+    ack_wait_s: Annotated[float, Field(gt=0, le=30)] = 5.0
+    # At 500/s, what comes in 5 s three times over; a request holds about 5 KB.
+    ack_waiting_max: Annotated[int, Field(ge=1)] = 8_192
 
     @model_validator(mode="after")
     def _ring_holds_two_batches(self) -> CommitSettings:

@@ -26,6 +26,7 @@ from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
 from gateway.planner import Accept, Acceptance, Conflict, Replay, Result, repeated
+from gateway.replication import Replication
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
 from tollgate.ids import CHECKOUT_ID, client_secret, payment_key, verify_client_secret
@@ -77,6 +78,7 @@ class PaymentHandlers:
         health: Health,
         clock: Clock,
         policy: PaymentPolicy,
+        replication: Replication | None = None,
         new_traceparent: Callable[[str | None], str] = traceparent_or_new,
     ) -> None:
         self._committer = committer
@@ -84,6 +86,7 @@ class PaymentHandlers:
         self._health = health
         self._clock = clock
         self._policy = policy
+        self._replication = replication
         self._new_traceparent = new_traceparent
 
     def collection_route(self) -> Route:
@@ -120,6 +123,8 @@ class PaymentHandlers:
         if stored is None:
             raise Problem("not_found", "This merchant has no payment with this id here.")
         payment = Payment.FromString(stored)
+        if self._replication is not None:
+            self._replication.check_proven(payment)
         headers = [_NO_STORE, ("etag", f'"{payment.version}"')]
         if payment.status in OPEN:
             headers.append(_COME_AGAIN)
@@ -135,6 +140,8 @@ class PaymentHandlers:
         stored = self._committer.read(entry.key)
         if stored is None:
             raise NoRoom(refusal)
+        if self._replication is not None:
+            self._replication.check_proven(Payment.FromString(stored))
         return self._created(payment, repeated(entry, stored))
 
     def _created(self, payment: Payment, result: Result) -> Response:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from gateway.committer import Committer
+from gateway.committer import HandOver
 from gateway.errors import NotReady
 from gateway.http.cold import UNKNOWN, ColdApp, not_allowed
 from gateway.http.message import Handler, Pending, Request, Respond, Response
@@ -39,16 +39,16 @@ class HttpApp:
     """The hot routes, POST /v1/payments and everything directly below /v1/payments/, before the cold app."""
 
     def __init__(
-        self, payments: Route, payment: Route, cold: ColdApp, committer: Committer, metrics: Metrics
+        self, payments: Route, payment: Route, cold: ColdApp, hand_over: HandOver, metrics: Metrics
     ) -> None:
         self._payments = payments
         self._payment = payment
         self._cold = cold
-        self._committer = committer
+        self._hand_over = hand_over
         self._metrics = metrics
 
     def start(self, request: Request, respond: Respond) -> bool:
-        """Answers a hot request through `respond`, now or once it is durable; False when it isn't hot.
+        """Answers a hot request through `respond`, now or once it is committed; False when it isn't hot.
 
         Never raises, never waits: a server that calls it needs no task and no future for a payment.
         """
@@ -58,7 +58,7 @@ class HttpApp:
         try:
             step = _handler(route, request.method)(request)
             if isinstance(step, Pending):
-                self._committer.hand_over(step.entry, partial(self._finish, route, request, step, respond))
+                self._hand_over(step.entry, partial(self._finish, route, request, step, respond))
                 return True
         except Exception as error:  # the edge of the request loop
             step = _answer_to(error, route.name)

@@ -11,6 +11,7 @@ from gateway.committer import Committer
 from gateway.errors import StoreFailed
 from gateway.metrics import Metrics
 from gateway.planner import Acknowledged, Acknowledgement, Applied, Snapshot, StatusBatch
+from gateway.replication import Replication
 from gateway.store.interface import Store
 from tollgate.errors import Overloaded, RejectedInput, TollgateError
 from tollgate.ids import CHECKOUT_ID, MERCHANT, payment_key
@@ -28,10 +29,13 @@ _CAPTURES: Final = (Capture.CAPTURE_AUTOMATIC, Capture.CAPTURE_MANUAL)
 
 
 class ShardService(ShardServicer):
-    def __init__(self, committer: Committer, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self, committer: Committer, store: Store, metrics: Metrics, replication: Replication | None = None
+    ) -> None:
         self._committer = committer
         self._store = store
         self._metrics = metrics
+        self._replication = replication
 
     async def ApplyStatus(
         self, request: shard_pb2.ApplyStatusRequest, context: aio.ServicerContext[Any, Any]
@@ -59,10 +63,14 @@ class ShardService(ShardServicer):
     async def AcknowledgeChanges(
         self, request: shard_pb2.AcknowledgeChangesRequest, context: aio.ServicerContext[Any, Any]
     ) -> shard_pb2.AcknowledgeChangesResponse:
+        """With ack=replicated the answer doesn't wait for the disk: `Replication.keep` stores it soon."""
+        proof = Acknowledgement(request.incarnation, request.epoch, request.sequence)
         try:
-            result = await self._committer.commit(
-                Acknowledgement(request.incarnation, request.epoch, request.sequence)
-            )
+            if self._replication is not None:
+                self._replication.confirmed(proof)
+                stored = self._committer.durable.acknowledged
+                return shard_pb2.AcknowledgeChangesResponse(acknowledged=stored, awaited=True)
+            result = await self._committer.commit(proof)
         except TollgateError as error:
             await _abort(context, error)
         sequence = result.sequence if isinstance(result, Acknowledged) else 0
@@ -94,9 +102,11 @@ class ShardService(ShardServicer):
     ) -> shard_pb2.GetPaymentResponse:
         try:
             stored = self._committer.read(payment_key(request.merchant, request.checkout_id))
+            payment = None if stored is None else Payment.FromString(stored)
+            if payment is not None and self._replication is not None:
+                self._replication.check_proven(payment)
         except TollgateError as error:
             await _abort(context, error)
-        payment = None if stored is None else Payment.FromString(stored)
         return shard_pb2.GetPaymentResponse(payment=payment)
 
     def _contiguous(self, first: int, limit: int, last: int) -> list[bytes]:

@@ -240,6 +240,7 @@ class Payment(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     NEXT_ACTION_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
+    CHANGE_SEQUENCE_FIELD_NUMBER: _builtins.int
     merchant: _builtins.str
     checkout_id: _builtins.str
     status: Global___Status.ValueType
@@ -266,6 +267,8 @@ class Payment(_message.Message):
     refunded_amount: _builtins.int
     psp_reference: _builtins.str
     risk_score: _builtins.int
+    change_sequence: _builtins.int
+    """Of its acceptance in the change log of the shard that stores it; at version 0, in that shard's store, only."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataEntry]:
         """In the client's order; at most 20."""
@@ -306,10 +309,11 @@ class Payment(_message.Message):
         failure: Global___Failure | None = ...,
         next_action: Global___NextAction | None = ...,
         operations: _abc.Iterable[Global___Operation] | None = ...,
+        change_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_risk_score", b"_risk_score", "failure", b"failure", "next_action", b"next_action", "risk_score", b"risk_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_risk_score", b"_risk_score", "amount", b"amount", "capture", b"capture", "captured_amount", b"captured_amount", "checkout_id", b"checkout_id", "created_at_us", b"created_at_us", "currency", b"currency", "customer_id", b"customer_id", "description", b"description", "expires_at_us", b"expires_at_us", "failure", b"failure", "fingerprint", b"fingerprint", "merchant", b"merchant", "metadata", b"metadata", "next_action", b"next_action", "operations", b"operations", "payment_method", b"payment_method", "psp", b"psp", "psp_reference", b"psp_reference", "refunded_amount", b"refunded_amount", "return_url", b"return_url", "risk_score", b"risk_score", "status", b"status", "traceparent", b"traceparent", "updated_at_us", b"updated_at_us", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_risk_score", b"_risk_score", "amount", b"amount", "capture", b"capture", "captured_amount", b"captured_amount", "change_sequence", b"change_sequence", "checkout_id", b"checkout_id", "created_at_us", b"created_at_us", "currency", b"currency", "customer_id", b"customer_id", "description", b"description", "expires_at_us", b"expires_at_us", "failure", b"failure", "fingerprint", b"fingerprint", "merchant", b"merchant", "metadata", b"metadata", "next_action", b"next_action", "operations", b"operations", "payment_method", b"payment_method", "psp", b"psp", "psp_reference", b"psp_reference", "refunded_amount", b"refunded_amount", "return_url", b"return_url", "risk_score", b"risk_score", "status", b"status", "traceparent", b"traceparent", "updated_at_us", b"updated_at_us", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__risk_score: _TypeAlias = _typing.Literal["risk_score"]  # noqa: Y015
     _WhichOneofArgType__risk_score: _TypeAlias = _typing.Literal["_risk_score", b"_risk_score"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tollgate.v1 import payment_pb2 as tollgate_dot_v1_dot_payment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tollgate/v1/shard.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\"N\n\x0cStatusUpdate\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\x12\x17\n\x0fpublished_at_us\x18\x02 \x01(\x03\"@\n\x12\x41pplyStatusRequest\x12*\n\x07updates\x18\x01 \x03(\x0b\x32\x19.tollgate.v1.StatusUpdate\"7\n\x13\x41pplyStatusResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\r\x12\x0f\n\x07ignored\x18\x02 \x01(\r\"Q\n\x19\x41\x63knowledgeChangesRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"2\n\x1a\x41\x63knowledgeChangesResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\":\n\x12ReadChangesRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"\x9c\x01\n\x13ReadChangesResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x18\n\x10\x64urable_sequence\x18\x03 \x01(\x04\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x04 \x01(\x04\x12\x17\n\x0fpruned_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x06 \x03(\x0c\":\n\x11GetPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\";\n\x12GetPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment2\xe1\x02\n\x05Shard\x12P\n\x0b\x41pplyStatus\x12\x1f.tollgate.v1.ApplyStatusRequest\x1a .tollgate.v1.ApplyStatusResponse\x12\x65\n\x12\x41\x63knowledgeChanges\x12&.tollgate.v1.AcknowledgeChangesRequest\x1a\'.tollgate.v1.AcknowledgeChangesResponse\x12P\n\x0bReadChanges\x12\x1f.tollgate.v1.ReadChangesRequest\x1a .tollgate.v1.ReadChangesResponse\x12M\n\nGetPayment\x12\x1e.tollgate.v1.GetPaymentRequest\x1a\x1f.tollgate.v1.GetPaymentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tollgate/v1/shard.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\"N\n\x0cStatusUpdate\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\x12\x17\n\x0fpublished_at_us\x18\x02 \x01(\x03\"@\n\x12\x41pplyStatusRequest\x12*\n\x07updates\x18\x01 \x03(\x0b\x32\x19.tollgate.v1.StatusUpdate\"7\n\x13\x41pplyStatusResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\r\x12\x0f\n\x07ignored\x18\x02 \x01(\r\"Q\n\x19\x41\x63knowledgeChangesRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"C\n\x1a\x41\x63knowledgeChangesResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12\x0f\n\x07\x61waited\x18\x02 \x01(\x08\":\n\x12ReadChangesRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"\x9c\x01\n\x13ReadChangesResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x18\n\x10\x64urable_sequence\x18\x03 \x01(\x04\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x04 \x01(\x04\x12\x17\n\x0fpruned_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x06 \x03(\x0c\":\n\x11GetPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\";\n\x12GetPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment2\xe1\x02\n\x05Shard\x12P\n\x0b\x41pplyStatus\x12\x1f.tollgate.v1.ApplyStatusRequest\x1a .tollgate.v1.ApplyStatusResponse\x12\x65\n\x12\x41\x63knowledgeChanges\x12&.tollgate.v1.AcknowledgeChangesRequest\x1a\'.tollgate.v1.AcknowledgeChangesResponse\x12P\n\x0bReadChanges\x12\x1f.tollgate.v1.ReadChangesRequest\x1a .tollgate.v1.ReadChangesResponse\x12M\n\nGetPayment\x12\x1e.tollgate.v1.GetPaymentRequest\x1a\x1f.tollgate.v1.GetPaymentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_start=270
   _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_end=351
   _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_start=353
-  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_end=403
-  _globals['_READCHANGESREQUEST']._serialized_start=405
-  _globals['_READCHANGESREQUEST']._serialized_end=463
-  _globals['_READCHANGESRESPONSE']._serialized_start=466
-  _globals['_READCHANGESRESPONSE']._serialized_end=622
-  _globals['_GETPAYMENTREQUEST']._serialized_start=624
-  _globals['_GETPAYMENTREQUEST']._serialized_end=682
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=684
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=743
-  _globals['_SHARD']._serialized_start=746
-  _globals['_SHARD']._serialized_end=1099
+  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_end=420
+  _globals['_READCHANGESREQUEST']._serialized_start=422
+  _globals['_READCHANGESREQUEST']._serialized_end=480
+  _globals['_READCHANGESRESPONSE']._serialized_start=483
+  _globals['_READCHANGESRESPONSE']._serialized_end=639
+  _globals['_GETPAYMENTREQUEST']._serialized_start=641
+  _globals['_GETPAYMENTREQUEST']._serialized_end=699
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=701
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=760
+  _globals['_SHARD']._serialized_start=763
+  _globals['_SHARD']._serialized_end=1116
 # @@protoc_insertion_point(module_scope)

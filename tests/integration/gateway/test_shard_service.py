@@ -12,13 +12,14 @@ import grpc
 import pytest
 from grpc import aio
 
-from gateway.bootstrap import build_committer
+from gateway.bootstrap import build_committer, build_replication
 from gateway.committer import Committer
 from gateway.flusher import ThreadFlusher
 from gateway.metrics import Metrics
 from gateway.planner import Acceptance, Pruning
 from gateway.rpc.server import start_rpc
 from gateway.rpc.shard_service import ShardService
+from gateway.settings import CommitSettings
 from gateway.store.opening import open_store
 from gateway.store.rocks import RocksStore
 from tests.fixtures.free_port import free_port
@@ -76,18 +77,20 @@ def snapshot(checkout_id: str, version: int, status: Status.ValueType) -> Paymen
     )
 
 
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+@pytest.fixture(params=["durable"])
+async def service(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    settings = shard_settings(tmp_path, commit=CommitSettings(ack=request.param))
     store = RocksStore(tmp_path / "db")
     opened = open_store(store, 3, lambda count: b"\7" * count)
     flusher = ThreadFlusher(store, asyncio.get_running_loop())
     watermark = WatermarkWriter(tmp_path / "watermark")
     metrics = Metrics()
     committer = build_committer(
-        shard_settings(tmp_path), store, opened, flusher, watermark, SystemClock(), metrics, lambda _: None
+        settings, store, opened, flusher, watermark, SystemClock(), metrics, lambda _: None
     )
+    replication = build_replication(settings, committer, SystemClock(), metrics)
     address = f"127.0.0.1:{free_port()}"
-    server = await start_rpc(ShardService(committer, store, metrics), address)
+    server = await start_rpc(ShardService(committer, store, metrics, replication), address)
     async with aio.insecure_channel(address) as channel:
         yield Service(ShardStub(channel), committer)
     await server.stop(None)
@@ -145,6 +148,23 @@ async def test_acknowledgements_only_rise_and_never_pass_what_is_durable(service
     ):
         await assert_refused(service.stub.AcknowledgeChanges(refused), grpc.StatusCode.FAILED_PRECONDITION)
     assert service.committer.durable.acknowledged == 2
+
+
+@pytest.mark.parametrize("service", ["replicated"], indirect=True)
+async def test_with_ack_replicated_an_acknowledgement_is_awaited_and_opens_the_payment_to_others(
+    service: Service,
+) -> None:
+    await service.accept("order-0001")
+    question = GetPaymentRequest(merchant="acme", checkout_id="order-0001")
+    await assert_refused(service.stub.GetPayment(question), grpc.StatusCode.UNAVAILABLE)
+    _, incarnation, epoch = service.committer.identity
+    earlier = AcknowledgeChangesRequest(incarnation=incarnation, epoch=epoch - 1, sequence=1)
+    await assert_refused(service.stub.AcknowledgeChanges(earlier), grpc.StatusCode.FAILED_PRECONDITION)
+    await assert_refused(service.stub.GetPayment(question), grpc.StatusCode.UNAVAILABLE)
+    proof = AcknowledgeChangesRequest(incarnation=incarnation, epoch=epoch, sequence=1)
+    answer = await service.stub.AcknowledgeChanges(proof)
+    assert (answer.awaited, answer.acknowledged) == (True, 0), "it counts before it is stored"
+    assert (await service.stub.GetPayment(question)).payment.checkout_id == "order-0001"
 
 
 async def test_changes_are_read_contiguous_from_where_they_were_asked_for(service: Service) -> None:

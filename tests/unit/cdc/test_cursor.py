@@ -71,13 +71,14 @@ class FakeShard:
     def __init__(self) -> None:
         self.acknowledgements: list[tuple[Identity, int]] = []
         self.refuse = 0
+        self.awaited = False
         self.calling = 0
         self.most_calling = 0
         self.acknowledged = asyncio.Event()
         self.release = asyncio.Event()
         self.release.set()
 
-    async def acknowledge(self, identity: Identity, sequence: int) -> None:
+    async def acknowledge(self, identity: Identity, sequence: int) -> bool:
         self.calling += 1
         self.most_calling = max(self.calling, self.most_calling)
         await self.release.wait()
@@ -87,6 +88,7 @@ class FakeShard:
             raise OperationalError("down")
         self.acknowledgements.append((identity, sequence))
         self.acknowledged.set()
+        return self.awaited
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
         return ReadChangesResponse()
@@ -153,3 +155,20 @@ async def test_an_answer_for_the_opening_before_is_not_taken_for_this_one(shard:
     await call
     assert shard.acknowledgements == [(ME, 3)]
     assert acknowledger.acknowledged == 1
+
+
+async def test_where_requests_wait_for_it_nothing_is_gathered(
+    shard: FakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc.cursor.ACKNOWLEDGE_EVERY_S", 3600.0)
+    shard.awaited = True
+    delivered = sent(3)
+    acknowledger = Acknowledger(delivered, shard)
+    acknowledger.restart(ME, 0)
+    task = asyncio.create_task(acknowledger.run())
+    for sequence in (1, 2, 3):
+        delivered.reported([sequence])
+        acknowledger.moved()
+        await until(shard, sequence)
+    task.cancel()
+    assert [sequence for _, sequence in shard.acknowledgements] == [1, 2, 3]

@@ -91,8 +91,9 @@ class FakeShard:
     def __init__(self) -> None:
         self.acknowledged = 0
 
-    async def acknowledge(self, identity: Identity, sequence: int) -> None:
+    async def acknowledge(self, identity: Identity, sequence: int) -> bool:
         self.acknowledged = sequence
+        return False
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
         raise OperationalError("down")

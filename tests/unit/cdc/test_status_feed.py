@@ -56,7 +56,8 @@ class FakeShard:
         self.failures: list[Exception] = []
         self.refused = ""
 
-    async def acknowledge(self, identity: Identity, sequence: int) -> None: ...
+    async def acknowledge(self, identity: Identity, sequence: int) -> bool:
+        return False
 
     async def read_changes(self, from_sequence: int, limit: int) -> ReadChangesResponse:
         return ReadChangesResponse()
