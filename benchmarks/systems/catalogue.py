@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,19 +159,25 @@ def _noop(setup: Setup) -> Part:
 
 
 def _shard(setup: Setup) -> Part:
-    """Alone: no tailer, no Kafka, no processor."""
     listen, grpc = setup.port("shard"), setup.port("shard's gRPC")
-    ring = setup.folder / "ring.json"
+    return shard_part(setup, "shard", setup.folder / "shard", listen, grpc)
+
+
+def shard_part(
+    setup: Setup, name: str, data_dir: Path, listen: str, grpc: str, settings: Mapping[str, str] | None = None
+) -> Part:
+    """Alone: no tailer, no Kafka, no processor."""
+    ring = setup.folder / f"{name}-ring.json"
     entry = ShardEntry(id=0, name=listen, grpc=grpc)
     return Part(
-        name="shard",
+        name=name,
         argv=(sys.executable, "-P", "-m", "gateway"),
         cwd=setup.folder,
-        log=setup.folder / "shard.log",
+        log=setup.folder / f"{name}.log",
         is_ready=http_probe(listen),
         env={
             "TOLLGATE_SHARD__ID": "0",
-            "TOLLGATE_SHARD__DATA_DIR": str(setup.folder / "shard"),
+            "TOLLGATE_SHARD__DATA_DIR": str(data_dir),
             "TOLLGATE_SHARD__HTTP": listen,
             "TOLLGATE_SHARD__GRPC": grpc,
             "TOLLGATE_SHARD__SERVER": setup.server,
@@ -179,6 +186,7 @@ def _shard(setup: Setup) -> Part:
             "TOLLGATE_CLIENT_SECRET_KEY": setup.signing_key,
             "TOLLGATE_DEVELOPMENT__API_KEY": setup.api_key,
             "TOLLGATE_DEVELOPMENT__MERCHANT": MERCHANT,
+            **(settings or {}),
         },
         prepare=partial(write_ring_file, ring, RingFile(version=1, next_id=1, shards=(entry,))),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fill import ids
 from benchmarks.measure import generator
 from benchmarks.measure.generator import Load, Target, parse
 from benchmarks.systems import builds
@@ -242,6 +243,13 @@ def test_the_generator_refuses_what_is_unbounded_or_not_this_machine(
     finished = subprocess.run([str(loadgen), *arguments], capture_output=True, text=True, timeout=10)
     assert finished.returncode == 2
     assert said in finished.stderr
+
+
+def test_what_the_loader_fills_in_is_what_the_generator_asks_for(loadgen: Path) -> None:
+    with serving(lambda *_: accepted()) as (server, target):
+        generator.create(loadgen, target, seed=2**63 + 5, count=50, connections=1)
+    sent = [checkout_id(head).decode() for head in server.heads]
+    assert sent == [ids.checkout_id(2**63 + 5, index) for index in range(50)]
 
 
 def test_a_result_that_lost_a_request_is_refused() -> None:

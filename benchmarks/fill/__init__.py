@@ -1,0 +1,1 @@
+"""Fills a shard's store with millions of payments: `python -m benchmarks.fill`."""

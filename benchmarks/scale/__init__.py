@@ -1,0 +1,1 @@
+"""A shard that holds millions of payments beside an empty one: `make bench-scale`."""
