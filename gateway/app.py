@@ -19,6 +19,7 @@ import structlog
 from gateway import headroom
 from gateway.bootstrap import Shard, build
 from gateway.errors import NotReady
+from gateway.http.connection_bounds import ConnectionBounds, connections_possible, raise_files_max
 from gateway.http.server import http_server
 from gateway.merchants import normalized
 from gateway.planner import MerchantsCopy
@@ -61,7 +62,7 @@ async def serve(settings: GatewaySettings) -> int:
         loop.add_signal_handler(number, end, EXIT_OK)
     service = ShardService(shard.committer, shard.store, shard.metrics, shard.replication)
     rpc = await start_rpc(service, settings.shard.grpc)
-    http = http_server(shard.http, settings.shard.http, settings.shard.server)
+    http = http_server(shard.http, settings.shard.http, settings.shard.server, _connection_bounds(settings))
     await shard.headroom.look()
     _quiet_garbage_collector()
     await http.start(_START_TIMEOUT_S)
@@ -93,6 +94,15 @@ async def serve(settings: GatewaySettings) -> int:
     await _settle(shard)
     log.info("stopped", code=code, requests_cut=not drained)
     return code
+
+
+def _connection_bounds(settings: GatewaySettings) -> ConnectionBounds:
+    """Raises ConfigurationError when this process may not open files enough for any connection."""
+    wanted = settings.overload
+    possible = connections_possible(wanted.connections_max, wanted.ops_reserve, raise_files_max())
+    if possible < wanted.connections_max:
+        log.warning("fewer connections than set: the limit of open files", connections_max=possible)
+    return ConnectionBounds(possible, wanted.ops_reserve, wanted.held_bytes_max)
 
 
 async def _settle(shard: Shard) -> None:

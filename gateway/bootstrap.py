@@ -18,6 +18,7 @@ from gateway.http.cold import ColdApp
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
+from gateway.load_shedding import Gate
 from gateway.merchants import Merchants
 from gateway.metrics import Metrics
 from gateway.replication import Replication, ReplicationPolicy
@@ -193,9 +194,17 @@ def build_http(
         policy=policy,
         replication=replication,
     )
-    cold = ColdApp(ops_routes(health, metrics))
     hand_over = committer.hand_over if replication is None else replication.hand_over
-    return HttpApp(payments.collection_route(), payments.payment_route(), cold, hand_over, metrics)
+    loop = asyncio.get_running_loop()
+    return HttpApp(
+        payments.collection_route(),
+        payments.payment_route(),
+        ColdApp([]),
+        hand_over,
+        metrics,
+        Gate(committer.ring, clock, loop.call_soon, settings.overload.turn_ms_max),
+        ops_routes(health, metrics),
+    )
 
 
 def watch(metrics: Metrics, committer: Committer, health: Health) -> None:

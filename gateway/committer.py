@@ -96,6 +96,10 @@ class Committer:
         self._scheduled = False
         self._publish()
 
+    @property
+    def ring(self) -> Ring[Waiting]:
+        return self._ring
+
     def hand_over(self, entry: Entry, on_result: OnResult) -> None:
         """Calls `on_result` once, on the loop, when the result is durable. Raises RingFull and NotReady."""
         if self.failure is not None:

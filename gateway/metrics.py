@@ -21,7 +21,14 @@ class Metrics:
             ["route", "status"],
             registry=self.registry,
         )
+        self._refusals = Counter(
+            "tollgate_refusals",
+            "Requests refused before they were looked at, by the bound that was met",
+            ["reason"],
+            registry=self.registry,
+        )
         self._answered: dict[tuple[str, int], Counter] = {}
+        self._refused: dict[str, Counter] = {}
         self._batch = Histogram(
             "tollgate_commit_batch_entries", "Entries a commit", registry=self.registry, buckets=_COUNTS
         )
@@ -52,6 +59,13 @@ class Metrics:
             registry=self.registry,
             buckets=_SECONDS,
         )
+
+    def refused(self, reason: str) -> None:
+        """`reason` is the bound that was met: turn, connections, held_bytes, key_rate."""
+        refused = self._refused.get(reason)
+        if refused is None:
+            refused = self._refused[reason] = self._refusals.labels(reason=reason)
+        refused.inc()
 
     def answered(self, route: str, status: int) -> None:
         counter = self._answered.get((route, status))

@@ -29,6 +29,11 @@ class Ring(Generic[T]):
     def bytes(self) -> int:
         return self._bytes
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more fits, however small."""
+        return len(self._items) >= self.slots or self._bytes >= self.bytes_max
+
     def push(self, item: T, size_bytes: int) -> None:
         """Raises RingFull, and then keeps nothing of `item`."""
         if len(self._items) >= self.slots or self._bytes + size_bytes > self.bytes_max:

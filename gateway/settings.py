@@ -65,8 +65,9 @@ class PspSettings(_Section):
 
 
 class CommitSettings(_Section):
-    # Work for about a third of a second at 25k commits/s: what waits longer is better told to come again.
-    ring_slots: Annotated[int, Field(ge=2)] = 8_192
+    # Half a second of payments at 8k/s: a hiccup of the disk that long refuses nobody, and whoever waited has
+    # four batches before him. Where the loop is the limit, `turn_ms_max` bounds the wait.
+    ring_slots: Annotated[int, Field(ge=2)] = 4_096
     ring_bytes_max: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
     # 4 us + 0.9 us a record are spent on the loop: about 2 ms for a full batch.
     batch_count_max: Annotated[int, Field(ge=1)] = 1_024
@@ -99,6 +100,17 @@ class WatchdogSettings(_Section):
         return self
 
 
+class OverloadSettings(_Section):
+    """What is refused, so that the rest is answered in time and memory stays as it is (decision 11)."""
+
+    # How long one turn of the loop takes requests; who was taken waits two or three turns.
+    turn_ms_max: Annotated[float, Field(gt=0)] = 50.0
+    connections_max: Annotated[int, Field(ge=1)] = 8192
+    ops_reserve: Annotated[int, Field(ge=1)] = 64
+    # Bodies that are not whole and pipelined requests that wait, over all connections.
+    held_bytes_max: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+
+
 class RetentionSettings(_Section):
     changes_s: Annotated[int, Field(ge=0)] = 24 * 3600
     changes_bytes_max: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
@@ -114,6 +126,7 @@ class GatewaySettings(TollgateSettings):
     development: DevelopmentSettings | None = None
     psp: PspSettings = PspSettings()
     commit: CommitSettings = CommitSettings()
+    overload: OverloadSettings = OverloadSettings()
     retention: RetentionSettings = RetentionSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     # A payment that was not first sent to a PSP by then fails as expired.

@@ -39,8 +39,9 @@ class NginxSettings:
     folder: Path
     listen: str
     workers: int = 1
-    connections_max: int = 4096
-    keepalive_connections: int = 128
+    connections_max: int = 8192
+    keepalive_connections: int = 1024
+    in_flight_per_shard: int = 512
     tls: Tls | None = None
     run_as: RunAs | None = None
 
@@ -126,6 +127,7 @@ def render(settings: NginxSettings, ring: RingFile) -> str:
         listen=settings.listen,
         workers=settings.workers,
         connections_max=settings.connections_max,
+        in_flight_max=settings.in_flight_per_shard * len(ring.shards),
         keepalive_connections=settings.keepalive_connections,
         tls=settings.tls,
         run_as=settings.run_as,

@@ -5,8 +5,9 @@ those two hops queue behind whoever holds the GIL (docs/decisions/0008). Here a 
 put into the ring in one turn of the loop, and answered in the turn that learns that it is durable.
 
 Bounded per connection: 32 KiB of headers, 64 KiB of body, one request under way and a few pipelined ones
-waiting (then nothing more is read), time to send headers and body, time to idle. Answers keep the order of
-their requests.
+waiting (then nothing more is read), time to send headers and body, time to idle, time to read what was
+answered. Over all: connections, and what they sent and nobody has begun with (`connection_bounds`). Answers
+keep the order of their requests.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ import structlog
 
 from gateway.http.address import address_taken
 from gateway.http.body import BODY_TIMEOUT_S, DISCARDED_BYTES_MAX, too_slow
+from gateway.http.connection_bounds import ConnectionBounds
 from gateway.http.message import Request, Response
+from gateway.http.parsed_headers import ParsedHeaders
 from gateway.http.payments import BODY_BYTES_MAX
 from gateway.http.problems import Problem
-from gateway.http.routes import HttpApp
+from gateway.http.routes import OVERLOADED, HttpApp
 
 HEADER_BYTES_MAX: Final = 32 * 1024
 HEADER_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 75.0  # above nginx's, so that it is nginx that closes an idle connection
+SEND_TIMEOUT_S: Final = 10.0
+SURPLUS_LIFE_S: Final = 2.0  # of a connection beyond those that are served: one question and its answer
 PIPELINED_MAX: Final = 16
+UNSENT_BYTES_MAX: Final = 16 * 1024
+_REQUEST_BYTES: Final = 1024  # roughly what a waiting request takes beside its body
 _SWEEP_INTERVAL_S: Final = 1.0
 _STOP_POLL_S: Final = 0.01
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 4096  # a full queue drops newcomers, who try again after a second
 _NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -42,43 +49,14 @@ _STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r
 log = structlog.get_logger()
 
 
-class ParsedHeaders:
-    """Names in lower case, values as Latin-1 without the white space around them."""
-
-    __slots__ = ("_first", "_repeated")
-
-    def __init__(self) -> None:
-        self._first: dict[str, str] = {}
-        self._repeated: list[tuple[str, str]] = []
-
-    def add(self, name: bytes, value: bytes) -> None:
-        known, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
-        if known in self._first:
-            self._repeated.append((known, text))
-        else:
-            self._first[known] = text
-
-    def get(self, name: str) -> str | None:
-        return self._first.get(name)
-
-    def get_all(self, name: str) -> list[str]:
-        first = self._first.get(name)
-        if first is None:
-            return []
-        if not self._repeated:
-            return [first]
-        return [first, *(value for known, value in self._repeated if known == name)]
-
-    def items(self) -> list[tuple[str, str]]:
-        return [*self._first.items(), *self._repeated]
-
-
 class Shared:
     """What the connections of one server have in common."""
 
-    def __init__(self, app: HttpApp, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: HttpApp, loop: asyncio.AbstractEventLoop, bounds: ConnectionBounds) -> None:
         self.app = app
         self.loop = loop
+        self.bounds = bounds
+        self.held_bytes = 0
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -119,6 +97,10 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._advanced = False
         self._unfinished_bytes = 0
+        self._advancing = False
+        self._is_surplus = False
+        self._held_bytes = 0
+        self._ends_at = _NEVER  # whatever it is doing then
         self._begin_message()
 
     # asyncio calls these.
@@ -126,11 +108,20 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._shared.connections.add(self)
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._deadline = self._shared.loop.time() + HEADER_TIMEOUT_S
+        surplus = len(self._shared.connections) - self._shared.bounds.connections_max
+        if surplus > 0:
+            self._is_surplus = True
+            self._ends_at = self._shared.loop.time() + SURPLUS_LIFE_S
+            if surplus > self._shared.bounds.ops_reserve:
+                self.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._closing = True
         self._waiting.clear()
+        self._body = b""
+        self._account()
         self._shared.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -147,6 +138,10 @@ class Connection(asyncio.Protocol):
         self._unfinished_bytes = 0 if self._advanced else self._unfinished_bytes + len(data)
         if self._unfinished_bytes > HEADER_BYTES_MAX:
             self._refuse_headers()
+        if (self._in_body or self._waiting or self._held_bytes) and not self._closing:
+            self._account()
+            if self._shared.held_bytes > self._shared.bounds.held_bytes_max:
+                self._refuse_more()
 
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer: the connection stays as long as that."""
@@ -155,9 +150,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._ends_at = min(self._ends_at, self._shared.loop.time() + SEND_TIMEOUT_S)
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        if not (self._is_surplus or self._closing):
+            self._ends_at = _NEVER
         self._next()
 
     # The parser calls these.
@@ -200,6 +198,7 @@ class Connection(asyncio.Protocol):
             path = unquote(path, errors="surrogateescape")
         body = None if self._body_bytes > BODY_BYTES_MAX else self._body
         request = Request(self._parser.get_method().decode("ascii"), path, query, self._headers, body)
+        self._body = b""  # whoever holds the request holds it
         self._waiting.append((request, self._parser.should_keep_alive()))
         self._deadline = _NEVER
         if len(self._waiting) > PIPELINED_MAX:
@@ -211,6 +210,9 @@ class Connection(asyncio.Protocol):
     # The connection's own life.
 
     def end_if_late(self, now: float) -> None:
+        if now >= self._ends_at:
+            self.abort()
+            return
         if now < self._deadline or self._busy or self._is_over:
             return
         if self._in_body:
@@ -242,14 +244,21 @@ class Connection(asyncio.Protocol):
             self._refuse_headers()
 
     def _next(self) -> None:
+        self._advancing = True
         while self._waiting and not (self._busy or self._write_paused or self._closing):
             request, self._keep_alive = self._waiting.popleft()
             self._busy = True
             self._head = request.method == "HEAD"
+            if self._is_surplus:
+                self._keep_alive = False
+                if not self._shared.app.is_ops(request.path):
+                    self._respond(self._shared.app.refusal(request, "connections"))
+                    continue
             if not self._shared.app.start(request, self._respond):
                 task = self._shared.loop.create_task(self._respond_cold(request))
                 self._shared.tasks.add(task)
                 task.add_done_callback(self._shared.tasks.discard)
+        self._advancing = False
         if self._refusal is not None and not (self._busy or self._waiting or self._closing):
             self._transport.write(encode(self._refusal.response(), self._shared.date, close=True))
             self._close()
@@ -263,6 +272,8 @@ class Connection(asyncio.Protocol):
     def _respond(self, response: Response) -> None:
         """The answer to the one request under way, in the loop's turn that has it."""
         self._busy = False
+        if self._held_bytes:
+            self._account()
         if self._closing:
             return
         more = bool(self._waiting) or self._refusal is not None
@@ -270,10 +281,24 @@ class Connection(asyncio.Protocol):
         self._transport.write(encode(response, self._shared.date, close=last, head=self._head))
         if last:
             self._close()
-        elif more:
+        elif more and not self._advancing:  # else the loop in _next goes on: no recursion, however many wait
             self._next()
         elif not self._in_message:
             self._deadline = self._shared.loop.time() + IDLE_TIMEOUT_S
+
+    def _account(self) -> None:
+        """What this connection sent and nobody has begun with is counted over all of them."""
+        waiting = sum(len(request.body or b"") + _REQUEST_BYTES for request, _ in self._waiting)
+        held = waiting + len(self._body)
+        self._shared.held_bytes += held - self._held_bytes
+        self._held_bytes = held
+
+    def _refuse_more(self) -> None:
+        self._shared.app.count_refusal("held_bytes")
+        self._waiting.clear()
+        self._body = b""
+        self._account()
+        self._refuse(OVERLOADED)
 
     def _refuse_headers(self) -> None:
         detail = f"The request line and its headers have at most {HEADER_BYTES_MAX} bytes."
@@ -291,6 +316,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._closing = True
+        self._ends_at = min(self._ends_at, self._shared.loop.time() + SEND_TIMEOUT_S)
         self._transport.close()
 
 
@@ -311,10 +337,10 @@ def encode(response: Response, date: str, *, close: bool, head: bool = False) ->
 class HttptoolsServer:
     """Serves on `listen` (host:port), on the running loop."""
 
-    def __init__(self, app: HttpApp, listen: str) -> None:
+    def __init__(self, app: HttpApp, listen: str, bounds: ConnectionBounds) -> None:
         host, _, port = listen.rpartition(":")
         self._address = (host, int(port))
-        self._shared = Shared(app, asyncio.get_running_loop())
+        self._shared = Shared(app, asyncio.get_running_loop(), bounds)
         self._server: asyncio.Server | None = None
 
     async def start(self, timeout_s: float) -> None:

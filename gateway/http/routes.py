@@ -17,12 +17,17 @@ from gateway.errors import NotReady
 from gateway.http.cold import UNKNOWN, ColdApp, not_allowed
 from gateway.http.message import Handler, Pending, Request, Respond, Response
 from gateway.http.problems import Problem
+from gateway.load_shedding import Gate
 from gateway.metrics import Metrics
 from gateway.planner import Result
 from tollgate.errors import Overloaded
 
 _PAYMENTS_PATH: Final = "/v1/payments"
 _PAYMENT_PREFIX: Final = "/v1/payments/"
+
+# Made once: a refusal has to cost a fraction of what it spares.
+OVERLOADED: Final = Problem("overloaded", "The shard is offered more than it can do. Retry with the same id.")
+_OVERLOADED_RESPONSE: Final = OVERLOADED.response()
 
 log = structlog.get_logger()
 
@@ -35,17 +40,32 @@ class Route(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+_ANY: Final = Route(UNKNOWN, {})
+
+
 class HttpApp:
-    """The hot routes, POST /v1/payments and everything directly below /v1/payments/, before the cold app."""
+    """The hot routes, POST /v1/payments and everything directly below /v1/payments/, before the cold app.
+
+    `ops`, by path, are answered at once and pass the gate.
+    """
 
     def __init__(
-        self, payments: Route, payment: Route, cold: ColdApp, hand_over: HandOver, metrics: Metrics
+        self,
+        payments: Route,
+        payment: Route,
+        cold: ColdApp,
+        hand_over: HandOver,
+        metrics: Metrics,
+        gate: Gate,
+        ops: Mapping[str, Route],
     ) -> None:
         self._payments = payments
         self._payment = payment
         self._cold = cold
         self._hand_over = hand_over
         self._metrics = metrics
+        self._gate = gate
+        self._ops = ops
 
     def start(self, request: Request, respond: Respond) -> bool:
         """Answers a hot request through `respond`, now or once it is committed; False when it isn't hot.
@@ -53,17 +73,34 @@ class HttpApp:
         Never raises, never waits: a server that calls it needs no task and no future for a payment.
         """
         route = self._find(request.path)
+        if self._gate.is_shut() and not self.is_ops(request.path):
+            respond(self.refusal(request, "turn"))
+            return True
         if route is None:
             return False
         try:
             step = _handler(route, request.method)(request)
             if isinstance(step, Pending):
-                self._hand_over(step.entry, partial(self._finish, route, request, step, respond))
+                finish = partial(self._finish, route, request.method, step, respond)
+                self._hand_over(step.entry, finish)
                 return True
         except Exception as error:  # the edge of the request loop
             step = _answer_to(error, route.name)
-        respond(self._sealed(route, request, step))
+        respond(self._sealed(route, request.method, step))
         return True
+
+    def refusal(self, request: Request, reason: str) -> Response:
+        """503 for a request that nothing has been done for; counted under `reason`."""
+        self.count_refusal(reason)
+        response = Response(503, list(_OVERLOADED_RESPONSE.headers), _OVERLOADED_RESPONSE.body)
+        return self._sealed(self._find(request.path) or _ANY, request.method, response)
+
+    def is_ops(self, path: str) -> bool:
+        """Whether it is for whoever looks after the shard: answered whatever the load."""
+        return path in self._ops
+
+    def count_refusal(self, reason: str) -> None:
+        self._metrics.refused(reason)
 
     async def handle(self, request: Request) -> Response:
         """Any request, for servers that await their answers. Never raises but for cancellation."""
@@ -86,27 +123,25 @@ class HttpApp:
         self._metrics.answered(name, response.status)
         return response._replace(body=b"") if request.method == "HEAD" else response
 
-    def _finish(
-        self, route: Route, request: Request, pending: Pending, respond: Respond, result: Result
-    ) -> None:
+    def _finish(self, route: Route, method: str, pending: Pending, respond: Respond, result: Result) -> None:
         try:
             response = pending.finish(result)
         except Exception as error:  # the edge of the request loop
             response = _answer_to(error, route.name)
-        respond(self._sealed(route, request, response))
+        respond(self._sealed(route, method, response))
 
-    def _sealed(self, route: Route, request: Request, response: Response) -> Response:
+    def _sealed(self, route: Route, method: str, response: Response) -> Response:
         if route.headers:
             response.headers.extend(route.headers)
         self._metrics.answered(route.name, response.status)
-        return response._replace(body=b"") if request.method == "HEAD" else response
+        return response._replace(body=b"") if method == "HEAD" else response
 
     def _find(self, path: str) -> Route | None:
         if path == _PAYMENTS_PATH:
             return self._payments
         if path.startswith(_PAYMENT_PREFIX) and "/" not in path[len(_PAYMENT_PREFIX) :]:
             return self._payment
-        return None
+        return self._ops.get(path)
 
 
 def payment_id(path: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
+from gateway.http.connection_bounds import ConnectionBounds
 from gateway.http.granian_server import GranianServer
 from gateway.http.httptools_server import HttptoolsServer
 from gateway.http.routes import HttpApp
 
+_BOUNDS: Final = ConnectionBounds()
 ServerName = Literal["httptools", "granian-rsgi", "granian-asgi"]
 
 
@@ -21,8 +23,13 @@ class HttpServer(Protocol):
         ...
 
 
-def http_server(app: HttpApp, listen: str, name: ServerName) -> HttpServer:
-    """`listen` is host:port. Call it on the loop that will serve."""
+def http_server(
+    app: HttpApp, listen: str, name: ServerName, bounds: ConnectionBounds = _BOUNDS
+) -> HttpServer:
+    """`listen` is host:port. Call it on the loop that will serve.
+
+    Granian knows no reserve: beyond its own number of connections it accepts none.
+    """
     if name == "httptools":
-        return HttptoolsServer(app, listen)
+        return HttptoolsServer(app, listen, bounds)
     return GranianServer(app, listen, rsgi=name == "granian-rsgi")

@@ -14,13 +14,12 @@ import pytest
 from gateway.http import asgi, httptools_server, rsgi
 from gateway.http.payments import BODY_BYTES_MAX
 from gateway.http.server import ServerName, http_server
-from tests.fixtures.free_port import free_port
+from tests.fixtures.served import Served, head
 from tests.fixtures.shard import (
     API_KEY,
     BODY,
     POLL_S,
     HeldDisk,
-    InProcessShard,
     PromptDisk,
     in_process_shard,
 )
@@ -33,30 +32,6 @@ HEADERS = {
     "X-PAYMENT-CHECKOUT-ID": ID,
 }
 STOP_S = 5.0
-
-
-class Served:
-    """A shard behind a server of the named kind."""
-
-    def __init__(self, name: ServerName, shard: InProcessShard) -> None:
-        self.shard = shard
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.server = http_server(shard.http, f"127.0.0.1:{self.port}", name)
-
-    async def connect(self, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(sent)
-        await writer.drain()
-        return reader, writer
-
-    async def raw(self, sent: bytes) -> bytes:
-        """What comes back until the server closes."""
-        reader, writer = await self.connect(sent)
-        try:
-            return await asyncio.wait_for(reader.read(), 10)
-        finally:
-            writer.close()
 
 
 @pytest.fixture(params=get_args(ServerName))
@@ -77,12 +52,6 @@ async def served(server_name: ServerName, tmp_path: Path) -> AsyncIterator[Serve
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         yield session
-
-
-def head(method: str, path: str, **headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: shard", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 async def test_a_payment_is_taken_and_read(served: Served, client: aiohttp.ClientSession) -> None:
