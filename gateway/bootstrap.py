@@ -15,6 +15,7 @@ from gateway.flusher import Flusher, ThreadFlusher
 from gateway.headroom import Headroom, HeadroomPolicy
 from gateway.health import Health, Patience
 from gateway.http.cold import ColdApp
+from gateway.http.documents import document_routes
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
@@ -199,7 +200,7 @@ def build_http(
     return HttpApp(
         payments.collection_route(),
         payments.payment_route(),
-        ColdApp([]),
+        ColdApp(document_routes(settings.psp.names)),
         hand_over,
         metrics,
         Gate(committer.ring, clock, loop.call_soon, settings.overload.turn_ms_max),

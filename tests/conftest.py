@@ -4,6 +4,7 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.fixtures.kafka",
+    "tests.fixtures.live_shards",
     "tests.fixtures.postgres",
     "tests.fixtures.simulator",
     "tests.fixtures.stack",

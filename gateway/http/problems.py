@@ -14,25 +14,25 @@ PROBLEM_JSON: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = "1"
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     status: int
     title: str
 
 
-_KINDS: Final = {
-    "invalid_request": _Kind(400, "The request is not valid"),
-    "missing_checkout_id": _Kind(400, "The checkout id is missing"),
-    "unauthorized": _Kind(401, "The credentials are missing or not known"),
-    "not_found": _Kind(404, "There is nothing here"),
-    "method_not_allowed": _Kind(405, "The method is not allowed here"),
-    "request_timeout": _Kind(408, "The body did not arrive in time"),
-    "headers_too_large": _Kind(431, "The request line or its headers are too large"),
-    "payload_too_large": _Kind(413, "The body is too large"),
-    "unsupported_media_type": _Kind(415, "The body's type is not supported"),
-    "idempotency_key_reused": _Kind(422, "The checkout id was used with other content"),
-    "internal": _Kind(500, "The shard met a defect of its own"),
-    "overloaded": _Kind(503, "The shard has too much to do"),
-    "not_ready": _Kind(503, "The shard is not ready"),
+KINDS: Final = {
+    "invalid_request": Kind(400, "The request is not valid"),
+    "missing_checkout_id": Kind(400, "The checkout id is missing"),
+    "unauthorized": Kind(401, "The credentials are missing or not known"),
+    "not_found": Kind(404, "There is nothing here"),
+    "method_not_allowed": Kind(405, "The method is not allowed here"),
+    "request_timeout": Kind(408, "The body did not arrive in time"),
+    "headers_too_large": Kind(431, "The request line or its headers are too large"),
+    "payload_too_large": Kind(413, "The body is too large"),
+    "unsupported_media_type": Kind(415, "The body's type is not supported"),
+    "idempotency_key_reused": Kind(422, "The checkout id was used with other content"),
+    "internal": Kind(500, "The shard met a defect of its own"),
+    "overloaded": Kind(503, "The shard has too much to do"),
+    "not_ready": Kind(503, "The shard is not ready"),
 }
 
 
@@ -54,7 +54,7 @@ class Problem(Exception):
         self.headers = headers
 
     def response(self) -> Response:
-        kind = _KINDS[self.code]
+        kind = KINDS[self.code]
         document = {
             "type": f"urn:tollgate:problem:{self.code}",
             "title": kind.title,

@@ -1,0 +1,94 @@
+"""The examples that README, the page and the tests show: written once, sent to a live shard by a test."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+CHECKOUT_ID: Final = "order-10001"
+
+# By name: what POST /v1/payments is sent, each answered 202 under an id of its own.
+REQUESTS: Final[dict[str, Json]] = {
+    "smallest": {"amount": 1999, "currency": "EUR", "payment_method": "pm_ok"},
+    "everything": {
+        "amount": 1999,
+        "currency": "EUR",
+        "payment_method": "pm_ok",
+        "capture": "automatic",
+        "customer_id": "customer-77",
+        "description": "Two tickets",
+        "return_url": "https://shop.example/back",
+        "metadata": {"basket": "b-5512", "channel": "web"},
+        "payment_checkout_id": CHECKOUT_ID,
+    },
+    "authorize only": {"amount": 1999, "currency": "EUR", "payment_method": "pm_ok", "capture": "manual"},
+}
+
+_SECRET: Final = "demo-3p0pHvYVkT2bQXGqZ3sBv0cXkX9m1yFz4Qk8wJtUe2I"  # noqa: S105 - made up
+ACCEPTED: Final[Json] = {
+    "payment_checkout_id": CHECKOUT_ID,
+    "status": "pending",
+    "amount": 1999,
+    "currency": "EUR",
+    "captured_amount": 0,
+    "refunded_amount": 0,
+    "capture": "automatic",
+    "version": 0,
+    "psp": "simulator",
+    "psp_reference": None,
+    "risk_score": None,
+    "failure": None,
+    "next_action": None,
+    "customer_id": "customer-77",
+    "description": "Two tickets",
+    "metadata": {"basket": "b-5512", "channel": "web"},
+    "operations": [],
+    "created_at": "2026-11-21T10:00:00.000000Z",
+    "updated_at": "2026-11-21T10:00:00.000000Z",
+    "client_secret": _SECRET,
+}
+SUCCEEDED: Final[Json] = ACCEPTED | {
+    "status": "succeeded",
+    "captured_amount": 1999,
+    "version": 2,
+    "psp_reference": "ch_8f2a41c0",
+    "updated_at": "2026-11-21T10:00:00.045112Z",
+}
+FAILED: Final[Json] = ACCEPTED | {
+    "status": "failed",
+    "version": 2,
+    "psp_reference": "ch_8f2a41c1",
+    "failure": {"code": "insufficient_funds", "message": "The PSP declined the payment."},
+    "updated_at": "2026-11-21T10:00:00.045112Z",
+}
+REQUIRES_ACTION: Final[Json] = ACCEPTED | {
+    "status": "requires_action",
+    "version": 2,
+    "psp_reference": "ch_8f2a41c2",
+    "next_action": {"type": "redirect", "url": "https://psp.example/3ds/8f2a41c2"},
+    "updated_at": "2026-11-21T10:00:00.045112Z",
+}
+
+
+def for_browser(payment: Json, hidden: tuple[str, ...]) -> Json:
+    return {name: value for name, value in payment.items() if name not in hidden}
+
+
+# What is said beside the code, as a shard says it in the situation that a reader is likely to meet.
+DETAILS: Final = {
+    "invalid_request": "Correct every field that is listed.",
+    "missing_checkout_id": "Send X-PAYMENT-CHECKOUT-ID, your own id for this checkout.",
+    "unauthorized": "Send `Authorization: Bearer` with one secret key that is valid now.",
+    "not_found": "This merchant has no payment with this id here.",
+    "unsupported_media_type": "Send `Content-Type: application/json`.",
+    "payload_too_large": "A body has at most 65536 bytes.",
+    "idempotency_key_reused": "This checkout id was accepted with other content. Use a new id for a new "
+    "checkout.",
+}
+ERRORS: Final = {
+    "invalid_request": [
+        {"field": "amount", "message": "must be an integer number of minor units, 1 to 99999999999"},
+        {"field": "currency", "message": "is required and must be an ISO 4217 alphabetic code in upper case"},
+    ],
+}

@@ -1,0 +1,139 @@
+"""Every example of the document, sent to a live shard and through nginx; the answers are as described."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from gateway.openapi import examples
+from gateway.openapi.answers import problem_example
+from gateway.openapi.schemas import HIDDEN_FROM_BROWSERS
+from tests.fixtures.described import Described
+from tests.fixtures.live_shards import LiveShards, live_shards
+from tests.fixtures.shard import API_KEY
+
+AUTHORIZED = {"Authorization": f"Bearer {API_KEY}"}
+SENDING = AUTHORIZED | {"Content-Type": "application/json"}
+MADE_ANEW = {"psp", "client_secret", "created_at", "updated_at", "payment_checkout_id"}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Front:
+    """One address, and the document that it serves; every answer is checked against it."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        served = self._ask("GET", "/openapi.json", {}, None)
+        assert served.status == 200
+        self.described = Described(served.json)
+
+    def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        answer = self._ask(method, path, headers or {}, body)
+        self.described.check(method, path.partition("?")[0], *answer)
+        return answer
+
+    def pay(self, checkout_id: str, body: object) -> Answer:
+        headers = SENDING | {"X-PAYMENT-CHECKOUT-ID": checkout_id}
+        return self.ask("POST", "/v1/payments", headers, json.dumps(body).encode())
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        connection = HTTPConnection(self._address, timeout=10)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            named = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, named, answer.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(params=["shard", "nginx"])
+def front(live: LiveShards, request: pytest.FixtureRequest) -> Front:
+    return Front(live.through if request.param == "nginx" else live.shards[0])
+
+
+def test_every_request_example_is_accepted_and_answered_as_shown(front: Front) -> None:
+    for number, (name, body) in enumerate(examples.REQUESTS.items()):
+        checkout_id = f"example-{number}-{front.described.document['info']['title']}-{id(front)}"
+        sent = body | ({"payment_checkout_id": checkout_id} if "payment_checkout_id" in body else {})
+        accepted = front.pay(checkout_id, sent)
+        assert accepted.status == 202, name
+        assert accepted.headers["location"] == f"/v1/payments/{checkout_id}"
+        if name == "everything":
+            shown = {field: value for field, value in examples.ACCEPTED.items() if field not in MADE_ANEW}
+            assert {k: v for k, v in accepted.json.items() if k not in MADE_ANEW} == shown
+        assert front.pay(checkout_id, sent).status == 200
+        assert front.pay(checkout_id, sent | {"amount": 1}).json == problem_example("idempotency_key_reused")
+        path = accepted.headers["location"]
+        told = front.ask("GET", path, AUTHORIZED)
+        assert (told.status, told.json) == (200, accepted.json)
+        unchanged = front.ask("GET", path, AUTHORIZED | {"If-None-Match": told.headers["etag"]})
+        assert (unchanged.status, unchanged.body) == (304, b"")
+        by_browser = front.ask("GET", f"{path}?client_secret={accepted.json['client_secret']}").json
+        assert by_browser == examples.for_browser(accepted.json, HIDDEN_FROM_BROWSERS)
+        assert front.ask("HEAD", path, AUTHORIZED).status == 200
+        assert front.ask("OPTIONS", path).status == 204
+
+
+def test_every_problem_example_is_what_is_answered(front: Front, request: pytest.FixtureRequest) -> None:
+    sound = json.dumps(examples.REQUESTS["smallest"]).encode()
+    named = {"X-PAYMENT-CHECKOUT-ID": "example-problem"}
+    path = "/v1/payments"
+    answers = {
+        "invalid_request": front.ask(
+            "POST", path, SENDING | named, b'{"amount": "19.99", "payment_method": "pm_ok"}'
+        ),
+        "missing_checkout_id": front.ask("POST", path, SENDING, sound),
+        "unauthorized": front.ask("POST", path, SENDING | named | {"Authorization": "Bearer x"}, sound),
+        "unsupported_media_type": front.ask("POST", path, SENDING | named | {"Content-Type": "a/b"}, sound),
+        "not_found": front.ask("GET", f"{path}/nobody-knows-it", AUTHORIZED),
+        "payload_too_large": front.ask("POST", path, SENDING | named, b" " * 65_537),
+        "idempotency_key_reused": None,  # above
+    }
+    assert answers.keys() == examples.DETAILS.keys()
+    for code, answer in answers.items():
+        if answer is not None:
+            told = answer.json
+            by_nginx = code == "payload_too_large" and "nginx" in request.node.name
+            assert told | ({"detail": examples.DETAILS[code]} if by_nginx else {}) == problem_example(code)
+
+
+def test_whatever_has_no_body_to_send_is_answered_as_described(front: Front) -> None:
+    for path, item in front.described.document["paths"].items():
+        at = path.replace("{payment_checkout_id}", "nobody-knows-it")
+        for method in item.keys() & {"get", "head", "options"}:
+            front.ask(method.upper(), at)
+        for method in ("PUT", "DELETE", "PATCH"):
+            assert front.ask(method, at).status in (404, 405)
+    assert front.ask("GET", "/nothing").json["code"] == "not_found"
+    etag = front.ask("GET", "/docs").headers["etag"]
+    assert front.ask("GET", "/docs", {"If-None-Match": etag}).status == 304
+
+
+def test_each_shard_serves_the_same_bytes(live: LiveShards) -> None:
+    for path in ("/openapi.json", "/docs"):
+        assert len({Front(address).ask("GET", path).body for address in (*live.shards, live.through)}) == 1
+
+
+def test_an_unready_shard_says_so_as_described(tmp_path: Path) -> None:
+    with live_shards(tmp_path, count=1) as live:
+        front = Front(live.through)
+        live.processes[0].kill()
+        live.processes[0].wait(10)
+        down = front.pay("example-of-an-absent-shard", examples.REQUESTS["smallest"])
+        assert (down.status, down.json["code"]) == (503, "owner_unavailable")
