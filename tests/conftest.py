@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
+# How long one example takes depends on who else is on the machine: no test is about that.
+settings.register_profile("tollgate", deadline=None)
+settings.load_profile("tollgate")
+
 pytest_plugins = [
     "tests.fixtures.kafka",
     "tests.fixtures.live_shards",

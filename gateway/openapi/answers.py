@@ -25,6 +25,7 @@ ANYWHERE: Final = (
     "headers_too_large",
     "internal",
     "not_implemented",
+    "overloaded",
     "owner_unavailable",
     "owner_timeout",
     "http_version_not_supported",

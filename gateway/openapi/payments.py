@@ -98,7 +98,6 @@ def _create(problems: Problems) -> Operations:
                 "unauthorized",
                 "unsupported_media_type",
                 "idempotency_key_reused",
-                "overloaded",
                 "not_ready",
             ),
         },

@@ -16,7 +16,7 @@ _IF_NONE_MATCH: Final = {"name": "If-None-Match", "in": "header", "schema": {"ty
 def service_paths(problems: Problems) -> dict[str, Any]:
     live = {"200": _state("It runs.", "ok", {})}
     ready = {
-        "200": _state("It takes payments.", "ready", {}),
+        "200": _state("It serves; `detail`, if there, says why it takes no new payments.", "ready", {}),
         "503": _state("It takes none now, and `detail` says why.", "not_ready", COME_AGAIN),
     }
     scraped = {"200": {"description": "Prometheus' text format.", "content": _text("text/plain")}}
@@ -61,8 +61,9 @@ def _state(description: str, status: str, headers: Answers) -> Answers:
         "additionalProperties": False,
         "properties": {"status": {"const": status}},
     }
-    if status == "not_ready":
+    if status != "ok":
         schema["properties"]["detail"] = {"type": "string"}
+    if status == "not_ready":
         schema["required"].append("detail")
     return json_answer(description, schema, headers, {})
 

@@ -118,7 +118,7 @@ _may_be_a_key = DESCRIBED.validator(
 
 
 @seed(20261121)
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300, database=None)
 @given(drawn_from({"$ref": "#/components/schemas/PaymentRequest"}))
 def test_what_the_schema_allows_is_admitted(body: Any) -> None:
     assert REQUEST.is_valid(body)
@@ -138,7 +138,7 @@ _AMOUNT = st.sampled_from([0, 1, 99_999_999_999, 100_000_000_000, -(10**30), 10*
 
 
 @seed(20261121)
-@settings(max_examples=800, deadline=None, database=None)
+@settings(max_examples=800, database=None)
 @given(
     st.dictionaries(
         st.sampled_from([*PaymentRequest.model_fields, "colour"]),
