@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gateway.change_log import RetentionPolicy
@@ -22,6 +23,7 @@ from gateway.http.routes import HttpApp
 from gateway.load_shedding import Gate
 from gateway.merchants import Merchants
 from gateway.metrics import Metrics
+from gateway.rate_limits import KeyLimits, Rate, RateLimit
 from gateway.replication import Replication, ReplicationPolicy
 from gateway.retention import Retention
 from gateway.ring import Ring
@@ -194,6 +196,7 @@ def build_http(
         clock=clock,
         policy=policy,
         replication=replication,
+        limits=build_key_limits(settings, clock, metrics),
     )
     hand_over = committer.hand_over if replication is None else replication.hand_over
     loop = asyncio.get_running_loop()
@@ -205,6 +208,20 @@ def build_http(
         metrics,
         Gate(committer.ring, clock, loop.call_soon, settings.overload.turn_ms_max),
         ops_routes(health, metrics),
+    )
+
+
+def build_key_limits(settings: GatewaySettings, clock: Clock, metrics: Metrics) -> KeyLimits | None:
+    """None when nothing is limited: then it costs nothing."""
+    limits = settings.limits
+    post, get = limits.key_post_per_second, limits.key_get_per_second
+    if not post and not get:
+        return None
+    return KeyLimits(
+        RateLimit(Rate(post, limits.key_post_burst), limits.keys_max) if post else None,
+        RateLimit(Rate(get, limits.key_get_burst), limits.keys_max) if get else None,
+        clock,
+        partial(metrics.refused, "key_rate"),
     )
 
 

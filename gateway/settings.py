@@ -111,6 +111,17 @@ class OverloadSettings(_Section):
     held_bytes_max: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
 
 
+class LimitsSettings(_Section):
+    """What one merchant's keys get of this shard: requests a second, 0 for no limit, and how many at once."""
+
+    key_post_per_second: Annotated[float, Field(ge=0)] = 0
+    key_post_burst: Annotated[int, Field(ge=1)] = 100
+    key_get_per_second: Annotated[float, Field(ge=0)] = 0
+    key_get_burst: Annotated[int, Field(ge=1)] = 200
+    # 200 bytes each.
+    keys_max: Annotated[int, Field(ge=1)] = 10_000
+
+
 class RetentionSettings(_Section):
     changes_s: Annotated[int, Field(ge=0)] = 24 * 3600
     changes_bytes_max: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
@@ -127,6 +138,7 @@ class GatewaySettings(TollgateSettings):
     psp: PspSettings = PspSettings()
     commit: CommitSettings = CommitSettings()
     overload: OverloadSettings = OverloadSettings()
+    limits: LimitsSettings = LimitsSettings()
     retention: RetentionSettings = RetentionSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     # A payment that was not first sent to a PSP by then fails as expired.

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tollgate.ring_file import RingFile
 
 _TEMPLATE_FOLDER: Final = Path(__file__).resolve().parent.parent / "nginx"
+_FILES_BESIDE_CONNECTIONS: Final = 128
 TEMP_FOLDERS: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -33,8 +34,43 @@ class RunAs:
 
 
 @dataclass(frozen=True)
+class AddressRate:
+    """`burst` requests may come at once; after that `per_second`."""
+
+    per_second: float
+    burst: int
+
+    @property
+    def rate(self) -> str:
+        """As nginx writes it: whole numbers, a second or a minute."""
+        if self.per_second >= 1:
+            return f"{round(self.per_second)}r/s"
+        return f"{max(1, round(self.per_second * 60))}r/m"
+
+
+@dataclass(frozen=True)
+class AddressLimits:
+    """Of one client: an IPv4 address, or the /64 network of an IPv6 address. None is no limit.
+
+    Behind a load balancer its networks stand in `trusted_proxies`; else all clients would be one address.
+    """
+
+    post: AddressRate | None = None
+    get: AddressRate | None = None
+    in_flight_max: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
+
+
+NO_LIMITS: Final = AddressLimits()
+
+
+@dataclass(frozen=True)
 class NginxSettings:
-    """`folder` holds the pid file and the temp paths; `listen` is host:port."""
+    """`folder` holds the pid file and the temp paths; `listen` is host:port; connections are a worker's.
+
+    `in_flight_per_shard` is what the accepted wait for: at 8k/s the last of 512 is answered after 64 ms. Less
+    would refuse while the disk has a hiccup, more would only make everybody wait longer.
+    """
 
     folder: Path
     listen: str
@@ -42,6 +78,7 @@ class NginxSettings:
     connections_max: int = 8192
     keepalive_connections: int = 1024
     in_flight_per_shard: int = 512
+    limits: AddressLimits = NO_LIMITS
     tls: Tls | None = None
     run_as: RunAs | None = None
 
@@ -84,7 +121,12 @@ PROBLEMS: Final = (
         "headers_too_large",
         "A header line has at most 8 KiB, a request at most 90 of them.",
     ),
-    Problem(500, "nginx met a defect of its own", "internal", "Retry with the same id."),
+    Problem(
+        429,
+        "Too many requests",
+        "rate_limited",
+        "This address asks more often than it may; come again later.",
+    ),
     Problem(
         501,
         "The transfer encoding is not known",
@@ -112,6 +154,16 @@ PROBLEMS: Final = (
 )
 
 
+def in_flight_max(settings: NginxSettings, shards: int) -> int:
+    """How many requests of a kind (writing, reading) pass at a time.
+
+    Each needs a connection on both sides; beside them are the idle ones to the shards and some newcomers.
+    """
+    idle = 2 * settings.keepalive_connections + settings.connections_max // 16
+    possible = settings.workers * (settings.connections_max - idle) // 4
+    return max(1, min(settings.in_flight_per_shard * shards, possible))
+
+
 def render(settings: NginxSettings, ring: RingFile) -> str:
     """The whole nginx.conf. Shards stand in the order of the ring file, which is the order of their ids."""
     environment = Environment(
@@ -127,7 +179,9 @@ def render(settings: NginxSettings, ring: RingFile) -> str:
         listen=settings.listen,
         workers=settings.workers,
         connections_max=settings.connections_max,
-        in_flight_max=settings.in_flight_per_shard * len(ring.shards),
+        files_max=settings.connections_max + _FILES_BESIDE_CONNECTIONS,
+        in_flight_max=in_flight_max(settings, len(ring.shards)),
+        limits=settings.limits,
         keepalive_connections=settings.keepalive_connections,
         tls=settings.tls,
         run_as=settings.run_as,

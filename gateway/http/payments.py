@@ -1,8 +1,8 @@
 """POST /v1/payments and GET /v1/payments/{id}: the two hot routes.
 
-The order of checks is the same for every request: may the shard answer at all, who asks, is it a request of
-this kind (header, type, size), and only then what the body says. Whoever is not known learns nothing about
-the rest.
+The order of checks is the same for every request: may the shard answer at all, who asks and how often, is it
+a request of this kind (header, type, size), and only then what the body says. Whoever is not known learns
+nothing about the rest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
 from gateway.planner import Accept, Acceptance, Conflict, Replay, Result, repeated
+from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
@@ -79,6 +80,7 @@ class PaymentHandlers:
         clock: Clock,
         policy: PaymentPolicy,
         replication: Replication | None = None,
+        limits: KeyLimits | None = None,
         new_traceparent: Callable[[str | None], str] = traceparent_or_new,
     ) -> None:
         self._committer = committer
@@ -87,6 +89,7 @@ class PaymentHandlers:
         self._clock = clock
         self._policy = policy
         self._replication = replication
+        self._limits = limits
         self._new_traceparent = new_traceparent
 
     def collection_route(self) -> Route:
@@ -98,6 +101,8 @@ class PaymentHandlers:
     def create(self, request: Request) -> Pending | Response:
         self._health.check_writable()
         account = self._authenticate(request.headers)
+        if self._limits is not None:
+            self._limits.check_post(account.merchant)
         body = _json_body(request)
         checkout_id = _checkout_id(request.headers)
         decision = admit(body, checkout_id, self._policy.psp_names)
@@ -115,6 +120,8 @@ class PaymentHandlers:
         self._health.check_readable()
         checkout_id = payment_id(request.path)
         merchant, by_client = self._reader(request, checkout_id)
+        if self._limits is not None and not by_client:
+            self._limits.check_get(merchant)
         named = request.headers.get_all(_CHECKOUT_ID)
         if any(value != checkout_id for value in named):
             problem = FieldProblem(CHECKOUT_ID_HEADER, "must equal the id in the path")

@@ -30,6 +30,7 @@ KINDS: Final = {
     "payload_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body's type is not supported"),
     "idempotency_key_reused": Kind(422, "The checkout id was used with other content"),
+    "rate_limited": Kind(429, "Too many requests"),
     "internal": Kind(500, "The shard met a defect of its own"),
     "overloaded": Kind(503, "The shard has too much to do"),
     "not_ready": Kind(503, "The shard is not ready"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 from typing import Final, NamedTuple
 
 import structlog
@@ -20,6 +21,7 @@ from gateway.http.problems import Problem
 from gateway.load_shedding import Gate
 from gateway.metrics import Metrics
 from gateway.planner import Result
+from gateway.rate_limits import RateLimited
 from tollgate.errors import Overloaded
 
 _PAYMENTS_PATH: Final = "/v1/payments"
@@ -153,6 +155,9 @@ def _answer_to(error: Exception, route: str) -> Response:
     """A defect answers one request and is logged; everything else is a problem we know."""
     if isinstance(error, Problem):
         return error.response()
+    if isinstance(error, RateLimited):
+        again = ("retry-after", str(ceil(error.wait_s)))
+        return Problem("rate_limited", error.message, headers=[again]).response()
     if isinstance(error, Overloaded):
         return Problem("overloaded", error.message).response()
     if isinstance(error, NotReady):

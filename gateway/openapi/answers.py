@@ -23,6 +23,7 @@ ANYWHERE: Final = (
     "payload_too_large",
     "uri_too_long",
     "headers_too_large",
+    "rate_limited",
     "internal",
     "not_implemented",
     "overloaded",

@@ -21,6 +21,7 @@ from tollgate.local.ports import PortPlan
 from tollgate.local.stack import STOP_ORDER, StackSettings, build_parts, describe, stop_timeout_s
 from tollgate.local.stack_json import api_key_of, write_stack_json
 from tollgate.local.supervisor import Supervisor, raise_open_files
+from tollgate.nginx_settings import address_limits
 from tollgate.ring_file import read_ring_file
 from tollgate.telemetry import configure_logging
 
@@ -43,6 +44,7 @@ def main() -> int:
         processors=arguments.processors,
         kafka_bootstrap=os.environ.get("TOLLGATE_KAFKA_BOOTSTRAP") or None,
         postgres_dsn=os.environ.get("TOLLGATE_POSTGRES_DSN") or None,
+        limits=address_limits(),
     )
     try:
         asyncio.run(_run(settings))

@@ -29,6 +29,7 @@ from tollgate.local.ports import BASE, HTTP, PortPlan, base_of_shard, check_coun
 from tollgate.local.run_state import PartStatus, RunState, read_run_state
 from tollgate.local.stack import StackSettings, build_parts, describe, needed_ports, new_ring
 from tollgate.local.stack_json import StackJson, api_key_of, read_stack_json, write_stack_json
+from tollgate.nginx_settings import address_limits
 from tollgate.ring_file import RingFile, read_ring_file, write_ring_file
 
 DISK_FREE_MIN: Final = 200 * 1024 * 1024
@@ -80,6 +81,7 @@ def launch(paths: StackPaths, wishes: Wishes, progress: JarProgress, *, with_cal
             processors=wishes.processors,
             kafka_bootstrap=os.environ.get("TOLLGATE_KAFKA_BOOTSTRAP") or None,
             postgres_dsn=os.environ.get("TOLLGATE_POSTGRES_DSN") or None,
+            limits=address_limits(),
         )
         check_free(needed_ports(settings, ring))
         api_key = api_key_of(paths.stack_json)

@@ -32,6 +32,7 @@ from tollgate.local.stack_json import (
     ShardProcess,
     StackJson,
 )
+from tollgate.nginx_config import NO_LIMITS, AddressLimits
 from tollgate.ring_file import RingFile, ShardEntry, read_ring_file
 
 KAFKA: Final = "kafka"
@@ -55,6 +56,7 @@ class StackSettings:
     processors: int
     kafka_bootstrap: str | None = None
     postgres_dsn: str | None = None
+    limits: AddressLimits = NO_LIMITS
 
     @property
     def bootstrap(self) -> str:
@@ -232,7 +234,7 @@ def _nginx(settings: StackSettings) -> Part:
 
     folder = settings.paths.nginx
     listen = address(settings.ports.http)
-    config = nginx_config.NginxSettings(folder=folder, listen=listen, run_as=nobody())
+    config = nginx_config.NginxSettings(folder=folder, listen=listen, run_as=nobody(), limits=settings.limits)
     return Part(
         name=NGINX,
         argv=(str(nginx_binary()), "-p", str(folder), "-c", str(folder / "nginx.conf")),

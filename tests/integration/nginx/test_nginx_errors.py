@@ -8,62 +8,16 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection, parse_headers
-from io import BytesIO
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.fixtures.front import Front
 from tests.fixtures.nginx import PretendedShards, running_nginx
 from tollgate.nginx_config import Tls
 
 KEY = "checkout_0001"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def problem(self) -> dict[str, Any]:
-        assert self.headers["content-type"] == "application/problem+json"
-        problem: dict[str, Any] = json.loads(self.body)
-        assert problem["status"] == self.status
-        assert set(problem) == {"type", "title", "status", "detail", "code", "errors"}
-        return problem
-
-
-@dataclass(frozen=True)
-class Front:
-    shards: PretendedShards
-    listen: str
-    log: Path
-
-    def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-        connection = HTTPConnection(self.listen, timeout=10)
-        try:
-            connection.request(method, path, body or None, headers or {})
-            answer = connection.getresponse()
-            named = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, named, answer.read())
-        finally:
-            connection.close()
-
-    def send(self, raw: bytes) -> Answer:
-        host, _, port = self.listen.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(raw)
-            received = b""
-            while chunk := connection.recv(65536):
-                received += chunk
-        head, _, body = received.partition(b"\r\n\r\n")
-        status, _, headers = head.partition(b"\r\n")
-        named = parse_headers(BytesIO(headers + b"\r\n\r\n"))
-        return Answer(int(status.split()[1]), {k.lower(): v for k, v in named.items()}, body)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tollgate.local.stack_json import StackJson, api_key_of, read_stack_json, wr
 KEY = "tg_sk_of_the_test"
 
 
-def settings(tmp_path: Path, processors: int = 1, **elsewhere: str) -> StackSettings:
+def settings(tmp_path: Path, processors: int = 1, **elsewhere: Any) -> StackSettings:
     return StackSettings(StackPaths(tmp_path), PortPlan(), processors, **elsewhere)
 
 
