@@ -28,11 +28,12 @@ from gateway.replication import Replication, ReplicationPolicy
 from gateway.retention import Retention
 from gateway.ring import Ring
 from gateway.settings import GatewaySettings
+from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.interface import Store
 from gateway.store.opening import Opened, open_store
 from gateway.store.rocks import RocksStore
 from tollgate.clock import Clock, SystemClock
-from tollgate.shard_layout import DATABASE_DIR, META, META_MERCHANTS, WATERMARK_FILE
+from tollgate.shard_layout import DATABASE_DIR, META, META_MERCHANTS
 from tollgate.watermark import WatermarkWriter
 
 
@@ -57,11 +58,12 @@ class Shard:
 def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard:
     """Opens the store, so it blocks. Call it on the loop that will serve. Raises TollgateError."""
     data_dir = settings.shard.data_dir
+    left_behind = prepare_folder(data_dir)
     store = RocksStore(data_dir / DATABASE_DIR)
-    opened = open_store(store, settings.shard.id, os.urandom)
+    opened = open_store(store, settings.shard.id, os.urandom, left_behind)
     merchants = _merchants(settings, store)
     flusher = ThreadFlusher(store, asyncio.get_running_loop())
-    watermark = WatermarkWriter(data_dir / WATERMARK_FILE)
+    watermark = open_watermark(data_dir)
     health, metrics, clock = build_health(settings), Metrics(), SystemClock()
 
     def failed(error: StoreFailed) -> None:

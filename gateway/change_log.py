@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from tollgate.shard_layout import META_MARK_PREFIX, encode_u64
+from tollgate.shard_layout import META_MARK_PREFIX, PAYMENTS_WITNESS_PREFIX, decode_u64, encode_u64
 from tollgate.v1.change_pb2 import Change
 
 MARK_BYTES: Final = 256 * 1024
@@ -37,12 +37,23 @@ class Mark(NamedTuple):
     sequence: int
     committed_at_us: int
     bytes_total: int
+    previous: int = 0  # the mark before, or where the log was pruned to
 
     def key(self) -> bytes:
         return META_MARK_PREFIX + encode_u64(self.sequence)
 
     def value(self) -> bytes:
-        return encode_u64(self.committed_at_us) + encode_u64(self.bytes_total)
+        return b"".join(map(encode_u64, (self.committed_at_us, self.bytes_total, self.previous)))
+
+    def witness(self) -> bytes:
+        """Its key among the payments: stored with it, so that neither can be lost alone unseen."""
+        return PAYMENTS_WITNESS_PREFIX + encode_u64(self.sequence)
+
+    @classmethod
+    def parse(cls, key: bytes, value: bytes) -> Mark:
+        """Raises struct.error when it is none."""
+        fields = (decode_u64(value[at : at + 8]) for at in (0, 8, 16))
+        return cls(decode_u64(key.removeprefix(META_MARK_PREFIX)), *fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,10 @@ class LogState:
     def needs_mark(self) -> bool:
         previous = self.marks[-1].bytes_total if self.marks else 0
         return self.bytes_total - previous >= MARK_BYTES
+
+    def next_mark(self, now_us: int) -> Mark:
+        previous = self.marks[-1].sequence if self.marks else self.pruned
+        return Mark(self.last, now_us, self.bytes_total, previous)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gateway.change_log import ChangeWriter, Identity, LogState, Mark, stored_payment
+from gateway.change_log import ChangeWriter, Identity, LogState, stored_payment
 from gateway.errors import BeyondDurable, WrongOpening
 from gateway.store.interface import Delete, DeleteRange, Operation, Put
 from tollgate.errors import RejectedInput, TollgateError
@@ -129,12 +129,6 @@ class Plan:
     touched: frozenset[str]  # the payments that `operations` change
 
 
-def repeated(entry: Acceptance, stored: bytes) -> Replay | Conflict:
-    """What an acceptance comes to whose id is taken by `stored`."""
-    same = Payment.FromString(stored).fingerprint == entry.fingerprint
-    return Replay(stored) if same else Conflict(stored)
-
-
 def keys_of(entries: Iterable[Entry]) -> list[str]:
     """The payments that `plan` must know: what the store holds under these goes into `found`."""
     keys: dict[str, None] = {}
@@ -206,15 +200,17 @@ class _Draft:
         if self._last != self._durable.last:
             self._operations.append(Put(META, META_LAST_SEQUENCE, encode_u64(self._last)))
             if log.needs_mark():
-                mark = Mark(self._last, self._now_us, self._bytes_total)
+                mark = log.next_mark(self._now_us)
                 self._operations.append(Put(META, mark.key(), mark.value()))
+                self._operations.append(Put(PAYMENTS, mark.witness(), b""))
                 log = replace(log, marks=(*log.marks, mark))
         return Plan(self._operations, results, log, frozenset(self._touched))
 
     def _accept(self, entry: Acceptance) -> Result:
         stored = self._payments[entry.key]
         if stored is not None:
-            return repeated(entry, stored)
+            same = Payment.FromString(stored).fingerprint == entry.fingerprint
+            return Replay(stored) if same else Conflict(stored)
         self._last += 1
         change = self._changes.acceptance(
             entry.key, self._last, self._now_us, entry.traceparent, entry.payment
@@ -249,6 +245,7 @@ class _Draft:
             gone = [mark for mark in log.marks if mark.sequence <= through]
             self._operations.append(DeleteRange(CHANGES, encode_u64(log.pruned + 1), encode_u64(through + 1)))
             self._operations += [Delete(META, mark.key()) for mark in gone]
+            self._operations += [Delete(PAYMENTS, mark.witness()) for mark in gone]
             self._operations.append(Put(META, META_PRUNED, encode_u64(through)))
             self._log = replace(log, pruned=through, marks=log.marks[len(gone) :])
         return Done()

@@ -16,7 +16,7 @@ from gateway.errors import StoreFailed
 from gateway.planner import Departure, Pruning
 from gateway.store.interface import Store
 from tollgate.clock import Clock
-from tollgate.shard_layout import PAYMENTS
+from tollgate.shard_layout import PAYMENTS, PAYMENTS_BEGIN
 from tollgate.status import AUTHORIZED, OPEN
 from tollgate.v1.payment_pb2 import OperationStatus, Payment
 
@@ -41,7 +41,7 @@ class Retention:
     clock: Clock
     changes: RetentionPolicy
     payments_age_us: int
-    _cursor: bytes = b""
+    _cursor: bytes = PAYMENTS_BEGIN
 
     async def tick(self) -> None:
         """Raises what the committer raises: Overloaded, NotReady."""
@@ -55,7 +55,7 @@ class Retention:
             rows = self.store.scan(PAYMENTS, self._cursor, SCAN_PER_TICK)
         except StoreFailed as error:
             raise self.committer.fail(error) from error
-        self._cursor = rows[-1][0] + b"\0" if len(rows) == SCAN_PER_TICK else b""
+        self._cursor = rows[-1][0] + b"\0" if len(rows) == SCAN_PER_TICK else PAYMENTS_BEGIN
         older_than_us = self.clock.now_us() - self.payments_age_us
         found = ((key, Payment.FromString(raw)) for key, raw in rows)
         return [Departure(key.decode(), p.version) for key, p in found if may_leave(p, older_than_us)]

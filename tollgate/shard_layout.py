@@ -21,7 +21,10 @@ META_LAST_SEQUENCE: Final = b"last_sequence"  # u64, in the WriteBatch of the ch
 META_ACKNOWLEDGED: Final = b"acknowledged"  # u64, the tailer's only cursor
 META_PRUNED: Final = b"pruned"  # u64, changes up to here may be gone
 META_MERCHANTS: Final = b"merchants"  # ListMerchantsResponse: the copy of the API-key hashes
-META_MARK_PREFIX: Final = b"mark/"  # and u64 sequence → u64 committed_at_us, u64 bytes of the log so far
+# and u64 sequence → u64 committed_at_us, u64 bytes of the log so far, u64 sequence of the mark before
+META_MARK_PREFIX: Final = b"mark/"
+PAYMENTS_WITNESS_PREFIX: Final = b"\0mark/"  # and u64 sequence → nothing: a mark's trace among the payments
+PAYMENTS_BEGIN: Final = b"\1"  # every payment's key is above
 
 WATERMARK_FILE: Final = "watermark"  # beside the database's folder
 DATABASE_DIR: Final = "db"

@@ -40,6 +40,8 @@ class WatermarkWriter:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            # Allocated, not only sized: a store to a mapped page that a full disk can't back is a SIGBUS.
+            os.posix_fallocate(fd, 0, SIZE)
             os.ftruncate(fd, SIZE)
             self._map = mmap.mmap(fd, SIZE)
         finally:

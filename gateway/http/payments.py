@@ -25,7 +25,7 @@ from gateway.http.message import Headers, Pending, Request, Response
 from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
-from gateway.planner import Accept, Acceptance, Conflict, Replay, Result, repeated
+from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
 from tollgate.clock import Clock
@@ -98,7 +98,7 @@ class PaymentHandlers:
     def payment_route(self) -> Route:
         return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
 
-    def create(self, request: Request) -> Pending | Response:
+    def create(self, request: Request) -> Pending:
         self._health.check_writable()
         account = self._authenticate(request.headers)
         if self._limits is not None:
@@ -112,8 +112,8 @@ class PaymentHandlers:
         payment = self._payment(account, checkout_id, decision.request, decision.fingerprint, traceparent)
         key = payment_key(payment.merchant, payment.checkout_id)
         entry = Acceptance(key, payment.SerializeToString(), payment.fingerprint, payment.traceparent)
-        if self._health.refusal is not None:
-            return self._known(entry, payment, self._health.refusal)
+        if self._health.refusal is not None and self._committer.read(key) is None:
+            raise NoRoom(self._health.refusal)  # what is stored is answered, and needs no write
         return Pending(entry, partial(self._created, payment))
 
     def read(self, request: Request) -> Response:
@@ -141,15 +141,6 @@ class PaymentHandlers:
 
     def preflight(self, _request: Request) -> Response:
         return Response(204, list(_PREFLIGHT), b"")
-
-    def _known(self, entry: Acceptance, payment: Payment, refusal: str) -> Response:
-        """Without writing: whoever lost the answer to an accepted payment must still get it."""
-        stored = self._committer.read(entry.key)
-        if stored is None:
-            raise NoRoom(refusal)
-        if self._replication is not None:
-            self._replication.check_proven(Payment.FromString(stored))
-        return self._created(payment, repeated(entry, stored))
 
     def _created(self, payment: Payment, result: Result) -> Response:
         match result:

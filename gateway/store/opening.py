@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from gateway.change_log import Identity, LogState, Mark
+from gateway.store.holes import changes_after, missing_in_marks
 from gateway.store.interface import Operation, Put, Store
 from tollgate.errors import CorruptionError
 from tollgate.shard_layout import (
@@ -31,6 +32,7 @@ from tollgate.shard_layout import (
     encode_u64,
 )
 from tollgate.v1.change_pb2 import Change
+from tollgate.watermark import Watermark
 
 INCARNATION_BYTES: Final = 16
 _SCAN: Final = 1_000
@@ -41,12 +43,21 @@ class Opened(NamedTuple):
     log: LogState
 
 
-def open_store(store: Store, shard: int, random_bytes: Callable[[int], bytes]) -> Opened:
-    """Raises CorruptionError when the store is another shard's or contradicts itself; StoreFailed."""
+def open_store(
+    store: Store,
+    shard: int,
+    random_bytes: Callable[[int], bytes],
+    watermark: Watermark | None = None,
+) -> Opened:
+    """`watermark` is what the last run left, None when it left nothing that can be read.
+
+    Raises CorruptionError when the store is another shard's, contradicts itself or has lost what was durable;
+    StoreFailed.
+    """
     incarnation = store.get(META, META_INCARNATION)
     operations: list[Operation] = []
     if incarnation is None:
-        _check_new(store)
+        _check_new(store, watermark)
         incarnation, epoch, log = random_bytes(INCARNATION_BYTES), 1, LogState()
         operations += [
             Put(META, META_INCARNATION, incarnation),
@@ -60,14 +71,32 @@ def open_store(store: Store, shard: int, random_bytes: Callable[[int], bytes]) -
         _check_owner(store, shard, incarnation)
         epoch = _number(store, META_EPOCH) + 1
         log = _read_log(store, shard, incarnation)
+        _check_nothing_durable_is_lost(Watermark(incarnation, epoch - 1, log.last), watermark)
     store.write([*operations, Put(META, META_EPOCH, encode_u64(epoch))])
     store.flush()
     return Opened(Identity(shard, incarnation, epoch), log)
 
 
-def _check_new(store: Store) -> None:
+def _check_new(store: Store, watermark: Watermark | None) -> None:
+    if watermark is not None:
+        raise _corrupt(
+            f"it is empty, but its log was durable up to {watermark.sequence}: its database is gone"
+        )
     if any(store.scan(family, b"", 1) for family in (META, CHANGES, PAYMENTS)):
         raise _corrupt("it holds records but no identity")
+
+
+def _check_nothing_durable_is_lost(found: Watermark, watermark: Watermark | None) -> None:
+    """Recovery ends at the first damaged record of the write-ahead log and says nothing about the rest."""
+    if watermark is None:
+        return
+    if watermark.incarnation != found.incarnation:
+        raise _corrupt("the watermark beside it is another store's")
+    if watermark.epoch > found.epoch or watermark.sequence > found.sequence:
+        raise _corrupt(
+            f"it ends at sequence {found.sequence} of epoch {found.epoch}, but was durable up to "
+            f"{watermark.sequence} of epoch {watermark.epoch}: payments that were acknowledged are missing"
+        )
 
 
 def _check_owner(store: Store, shard: int, incarnation: bytes) -> None:
@@ -94,8 +123,13 @@ def _read_log(store: Store, shard: int, incarnation: bytes) -> LogState:
         raise _corrupt(f"changes up to {pruned} were pruned, but only {acknowledged} is acknowledged")
     _check_end(store, shard, incarnation, last, pruned)
     marks = _read_marks(store)
+    if missing := missing_in_marks(store, marks, pruned):
+        raise _corrupt(missing)
     marked, total = (marks[-1].sequence, marks[-1].bytes_total) if marks else (pruned, 0)
-    return LogState(last, acknowledged, pruned, total + _bytes_after(store, marked), marks)
+    bytes_after, missing_change = changes_after(store, marked, last)
+    if missing_change is not None:
+        raise _corrupt(f"change {missing_change} is missing")
+    return LogState(last, acknowledged, pruned, total + bytes_after, marks)
 
 
 def _check_end(store: Store, shard: int, incarnation: bytes, last: int, pruned: int) -> None:
@@ -119,20 +153,12 @@ def _read_marks(store: Store) -> tuple[Mark, ...]:
     marks: list[Mark] = []
     start = META_MARK_PREFIX
     while rows := [row for row in store.scan(META, start, _SCAN) if row[0].startswith(META_MARK_PREFIX)]:
-        for key, value in rows:
-            sequence = decode_u64(key.removeprefix(META_MARK_PREFIX))
-            marks.append(Mark(sequence, decode_u64(value[:8]), decode_u64(value[8:])))
+        try:
+            marks += [Mark.parse(key, value) for key, value in rows]
+        except struct.error as error:
+            raise _corrupt("one of its marks can't be read") from error
         start = rows[-1][0] + b"\0"
     return tuple(marks)
-
-
-def _bytes_after(store: Store, sequence: int) -> int:
-    total = 0
-    start = encode_u64(sequence + 1)
-    while rows := store.scan(CHANGES, start, _SCAN):
-        total += sum(len(value) for _, value in rows)
-        start = rows[-1][0] + b"\0"
-    return total
 
 
 def _number(store: Store, name: bytes) -> int:

@@ -32,6 +32,14 @@ _BLOCK_CACHE_BYTES: Final = 64 * _MIB
 _MEMTABLE_BYTES: Final = 16 * _MIB
 _WAL_BYTES_MAX: Final = 64 * _MIB
 _LOG_FILES_KEPT: Final = 5
+# What RocksDB says, and what a person does about it.
+_ADVICE: Final = {
+    "lock": "end the process that holds it",
+    "No space left": "free space on the volume",
+    "Too many open files": "raise the limit of open files",
+    "Read-only file system": "mend the disk and mount it writable",
+    "Permission denied": "give the shard's user the folder",
+}
 
 
 class RocksStore:
@@ -96,10 +104,11 @@ class RocksStore:
             return
         # The lock is held until the last handle is gone.
         self._handles.clear()
-        for family in self._families.values():
-            family.close()
+        handles = (*self._families.values(), self._db)
         self._families.clear()
-        self._db.close()
+        with _translated("close"):
+            for handle in handles:
+                handle.close()
 
 
 def _database_options() -> Options:
@@ -130,17 +139,28 @@ def _translated(action: str) -> Iterator[None]:
     except Exception as error:  # rocksdict raises nothing more specific
         if str(error).startswith("Result incomplete: Write stall"):
             raise StoreBusy("The store is behind with its own work. Retry with the same id.") from error
-        raise StoreFailed(f"A {action} of the store failed: {error}.") from error
+        raise StoreFailed(f"A {action} of the store failed: {error}. {_advice(str(error))}") from error
 
 
 def _open_error(path: Path, error: Exception) -> OperationalError | CorruptionError:
     text = str(error)
-    if "Corruption" in text:
-        return CorruptionError(
-            f"The store in {path} is damaged: {text}. Operator action: keep the folder for examination "
-            "and restore it, or give the shard an empty one; what was shipped to Kafka is safe."
+    if _is_damage(text):
+        return CorruptionError(f"The store in {path} is damaged: {text}. {_advice(text)}")
+    return OperationalError(f"The store in {path} can't be opened: {text}. {_advice(text)}")
+
+
+def _is_damage(text: str) -> bool:
+    """A file that the database names and that is not there is damage too."""
+    return "Corruption" in text or "No such file or directory" in text
+
+
+def _advice(text: str) -> str:
+    if _is_damage(text):
+        return (
+            "Operator action: keep the folder for examination and restore it, or give the shard an empty "
+            "one; what was shipped to Kafka is safe."
         )
-    return OperationalError(
-        f"The store in {path} can't be opened: {text}. Operator action: end the process "
-        "that holds it, or mend the disk, then start the shard again."
-    )
+    for sign, advice in _ADVICE.items():
+        if sign in text:
+            return f"Operator action: {advice}, then start the shard again."
+    return "Operator action: look at the disk and the kernel's log, then start the shard again."

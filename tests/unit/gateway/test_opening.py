@@ -21,6 +21,7 @@ from tollgate.shard_layout import (
     PAYMENTS,
     encode_u64,
 )
+from tollgate.watermark import Watermark
 
 INCARNATION = b"\7" * 16
 
@@ -103,3 +104,32 @@ def test_a_store_that_contradicts_itself_is_not_served(damage: Callable[[Disk], 
         opened(disk)
     assert "Operator action" in str(caught.value)
     assert not disk.unsynced, "nothing was written to it"
+
+
+def reopened(disk: Disk, watermark: Watermark | None) -> Opened:
+    return open_store(MemoryStore(disk), 3, lambda count: b"\7" * count, watermark)
+
+
+@pytest.mark.parametrize(
+    ("watermark", "said"),
+    [
+        (Watermark(INCARNATION, 1, 6), "ends at sequence 5 of epoch 1, but was durable up to 6"),
+        (Watermark(INCARNATION, 2, 5), "was durable up to 5 of epoch 2"),
+        (Watermark(b"\1" * 16, 1, 5), "another store's"),
+    ],
+)
+def test_a_store_that_lost_what_was_durable_is_not_served(watermark: Watermark, said: str) -> None:
+    disk = disk_with_changes(5)
+    with pytest.raises(CorruptionError, match=said):
+        reopened(disk, watermark)
+    assert not disk.unsynced, "nothing was written to it"
+
+
+@pytest.mark.parametrize("watermark", [None, Watermark(INCARNATION, 1, 5), Watermark(INCARNATION, 1, 0)])
+def test_a_watermark_that_is_lost_or_old_hinders_nobody(watermark: Watermark | None) -> None:
+    assert reopened(disk_with_changes(5), watermark).log.last == 5
+
+
+def test_an_empty_store_beside_a_watermark_is_not_taken_for_a_new_one() -> None:
+    with pytest.raises(CorruptionError, match="its database is gone"):
+        reopened(Disk(), Watermark(INCARNATION, 1, 5))
