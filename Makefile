@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test bench bench-gateway bench-scale proto lock
+.PHONY: help up down check test bench bench-gateway bench-overload bench-scale proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
 	@echo 'make bench-scale                 a shard with a million payments beside an empty one'
+	@echo 'make bench-overload              three times its capacity for a minute: who is served, who is refused'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -43,6 +44,9 @@ bench-gateway: $(VENV)/.installed-dev
 
 bench-scale: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-overload: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.overload $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev

@@ -19,7 +19,12 @@ import structlog
 from gateway import headroom
 from gateway.bootstrap import Shard, build
 from gateway.errors import NotReady
-from gateway.http.connection_bounds import ConnectionBounds, connections_possible, raise_files_max
+from gateway.http.connection_bounds import (
+    ConnectionBounds,
+    connections_possible,
+    files_possible,
+    files_wanted,
+)
 from gateway.http.server import http_server
 from gateway.merchants import normalized
 from gateway.planner import MerchantsCopy
@@ -99,7 +104,8 @@ async def serve(settings: GatewaySettings) -> int:
 def _connection_bounds(settings: GatewaySettings) -> ConnectionBounds:
     """Raises ConfigurationError when this process may not open files enough for any connection."""
     wanted = settings.overload
-    possible = connections_possible(wanted.connections_max, wanted.ops_reserve, raise_files_max())
+    files = files_possible(files_wanted(wanted.connections_max, wanted.ops_reserve))
+    possible = connections_possible(wanted.connections_max, wanted.ops_reserve, files)
     if possible < wanted.connections_max:
         log.warning("fewer connections than set: the limit of open files", connections_max=possible)
     return ConnectionBounds(possible, wanted.ops_reserve, wanted.held_bytes_max)

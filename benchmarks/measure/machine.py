@@ -98,6 +98,17 @@ def cpu_seconds(pids: list[int]) -> float:
     return seconds
 
 
+def memory_mib(pids: list[int]) -> float:
+    """Resident memory of these processes and all below them, shared pages counted in each."""
+    resident = 0
+    for process in _trees(pids):
+        try:
+            resident += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return resident / 2**20
+
+
 def pin(pids: list[int], cpus: frozenset[int]) -> None:
     """Binds every thread that these processes and all below them have now."""
     for process in _trees(pids):

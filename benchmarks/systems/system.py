@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -93,10 +93,10 @@ def alive(running: Running) -> bool:
     )
 
 
-def nginx(name: str, folder: Path, listen: str, behind: str, workers: int) -> Part:
+def nginx(name: str, folder: Path, listen: str, behind: str, workers: int, **changes: Any) -> Part:
     """The project's own nginx configuration with one shard, `behind`, on its ring."""
     settings = nginx_config.NginxSettings(
-        folder=folder / name, listen=listen, workers=workers, run_as=nobody()
+        folder=folder / name, listen=listen, workers=workers, run_as=nobody(), **changes
     )
     ring = RingFile(version=1, next_id=1, shards=(ShardEntry(id=0, name=behind, grpc="127.0.0.1:1"),))
     prepare = partial(_write_config, settings, ring)

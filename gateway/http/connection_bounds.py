@@ -28,22 +28,29 @@ class ConnectionBounds:
     held_bytes_max: int = 64 * _KIB * _KIB
 
 
+def files_wanted(connections: int, ops_reserve: int) -> int:
+    return connections + ops_reserve + FILES_FOR_THE_REST
+
+
 def connections_possible(wanted: int, ops_reserve: int, files_max: int) -> int:
     """As many as wanted, or as `files_max` open files allow.
 
     Raises ConfigurationError when that is too few to be of use.
     """
-    possible = min(wanted, files_max - FILES_FOR_THE_REST - ops_reserve)
+    possible = min(wanted, files_max - files_wanted(0, ops_reserve))
     if possible < min(wanted, CONNECTIONS_MIN):
         raise ConfigurationError(
             f"This process may open {files_max} files, which leaves none for connections. Operator action: "
-            f"raise its limit (ulimit -n) to {wanted + ops_reserve + FILES_FOR_THE_REST}."
+            f"raise its limit (ulimit -n) to {files_wanted(wanted, ops_reserve)}."
         )
     return possible
 
 
-def raise_files_max() -> int:
-    """Lets this process open as many files as it may; returns how many."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else 2**31
+def files_possible(wanted: int) -> int:
+    """How many files this process may open, after its limit was raised to `wanted` as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < possible:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        soft = possible
+    return wanted if soft == resource.RLIM_INFINITY else soft
