@@ -18,8 +18,15 @@ _CANDIDATE: Final = re.compile(
     r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}"
     r")(?![^\W_]))"
 )
-# A superset that is cheap on raw bytes: without a match there is no candidate, whatever surrounds it.
-_SUSPECT: Final = re.compile(rb"[0-9]{4}(?:[0-9]{9}|[ -][0-9]{4}[ -][0-9]{4}[ -]|[ -][0-9]{6}[ -])")
+# A superset that is cheap on raw bytes: with digits, separators and the rest made alike, every candidate holds
+# one of three strings, and looking for a string costs a tenth of matching a pattern.
+_ALIKE: Final = bytes(
+    ord("0") if chr(byte).isdigit() and byte < 128 else ord("-") if chr(byte) in " -" else ord("x")
+    for byte in range(256)
+)
+_UNBROKEN: Final = b"0" * 13
+_IN_FOURS: Final = b"0000-0000-0000-"
+_IN_4_6_4: Final = b"0000-000000-"
 
 
 class _Brand(NamedTuple):
@@ -55,7 +62,8 @@ def holds_card_number(text: str) -> bool:
 
 def may_hold_card_number(raw: bytes) -> bool:
     """False only when no text in `raw` that stands there unescaped can hold a card number."""
-    return _SUSPECT.search(raw) is not None
+    alike = raw.translate(_ALIKE)
+    return _UNBROKEN in alike or _IN_FOURS in alike or _IN_4_6_4 in alike
 
 
 def _is_card_number(candidate: str) -> bool:

@@ -26,27 +26,44 @@ _OPERATION_STATUS: Final = {
 
 def payment_document(payment: Payment) -> dict[str, Any]:
     """JSON-ready, every field present, an absent one null."""
-    return {
+    created_at = rfc3339(payment.created_at_us)
+    document = {
         "payment_checkout_id": payment.checkout_id,
         "status": NAME[payment.status],
         "amount": payment.amount,
         "currency": payment.currency,
-        "captured_amount": payment.captured_amount,
-        "refunded_amount": payment.refunded_amount,
+        "captured_amount": 0,
+        "refunded_amount": 0,
         "capture": _CAPTURE[payment.capture],
         "version": payment.version,
         "psp": payment.psp,
+        "psp_reference": None,
+        "risk_score": None,
+        "failure": None,
+        "next_action": None,
+        "customer_id": payment.customer_id or None,
+        "description": payment.description or None,
+        "metadata": {entry.key: entry.value for entry in payment.metadata},
+        "operations": [],
+        "created_at": created_at,
+        "updated_at": created_at,
+    }
+    if document["version"]:  # 0 is the acceptance: nothing has been decided, and asking for it costs as much again
+        document.update(_decided(payment))
+    return document
+
+
+def _decided(payment: Payment) -> dict[str, Any]:
+    return {
+        "captured_amount": payment.captured_amount,
+        "refunded_amount": payment.refunded_amount,
         "psp_reference": payment.psp_reference or None,
         "risk_score": payment.risk_score if payment.HasField("risk_score") else None,
         "failure": _failure(payment.failure) if payment.HasField("failure") else None,
         "next_action": {"type": payment.next_action.type, "url": payment.next_action.url}
         if payment.HasField("next_action")
         else None,
-        "customer_id": payment.customer_id or None,
-        "description": payment.description or None,
-        "metadata": {entry.key: entry.value for entry in payment.metadata},
         "operations": [operation_document(operation) for operation in payment.operations],
-        "created_at": rfc3339(payment.created_at_us),
         "updated_at": rfc3339(payment.updated_at_us),
     }
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import CHECKOUT_ID_HEADER, Admitted, Rejected, admit, fingerprint
+from gateway.admission import CHECKOUT_ID_HEADER, Admitted, Rejected, admit
 from tollgate.money import AMOUNT_MAX
 
 PSPS = frozenset({"simulator", "stripe"})
@@ -169,7 +170,6 @@ def test_the_fingerprint_is_of_what_was_asked_not_of_how_it_was_written() -> Non
     def of(body: dict[str, Any]) -> bytes:
         decision = decide(body)
         assert isinstance(decision, Admitted)
-        assert decision.fingerprint == fingerprint(decision.request)
         return decision.fingerprint
 
     same = of(GOOD)
@@ -202,8 +202,8 @@ def test_whatever_is_admitted_keeps_the_rules(body: dict[str, Any]) -> None:
         request = decision.request
         assert type(request.amount) is int
         assert 1 <= request.amount <= AMOUNT_MAX
-        assert "\0" not in json.dumps(request.model_dump())
-        assert "\\u0000" not in json.dumps(request.model_dump())
+        assert "\0" not in json.dumps(msgspec.structs.asdict(request))
+        assert "\\u0000" not in json.dumps(msgspec.structs.asdict(request))
         assert request.psp is None or request.psp in PSPS
     else:
         assert decision.problems
