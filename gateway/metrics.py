@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class _Answers(Collector):
+    """Counts on the event loop alone, so it needs no lock: a Counter costs ten times as much an answer."""
+
+    def __init__(self) -> None:
+        self.counts: defaultdict[tuple[str, int], int] = defaultdict(int)
+
+    def collect(self) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "tollgate_http_requests", "Answers by route and status", labels=["route", "status"]
+        )
+        for (route, status), count in self.counts.items():
+            answers.add_metric([route, str(status)], count)
+        yield answers
 
 
 class Metrics:
@@ -15,19 +33,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "tollgate_http_requests",
-            "Answers by route and status",
-            ["route", "status"],
-            registry=self.registry,
-        )
+        self._answers = _Answers()
+        self.registry.register(self._answers)
         self._refusals = Counter(
             "tollgate_refusals",
             "Requests refused before they were looked at, by the bound that was met",
             ["reason"],
             registry=self.registry,
         )
-        self._answered: dict[tuple[str, int], Counter] = {}
         self._refused: dict[str, Counter] = {}
         self._batch = Histogram(
             "tollgate_commit_batch_entries", "Entries a commit", registry=self.registry, buckets=_COUNTS
@@ -68,11 +81,7 @@ class Metrics:
         refused.inc()
 
     def answered(self, route: str, status: int) -> None:
-        counter = self._answered.get((route, status))
-        if counter is None:
-            counter = self._requests.labels(route=route, status=str(status))
-            self._answered[route, status] = counter
-        counter.inc()
+        self._answers.counts[route, status] += 1
 
     def committed(self, entries: int, commit_s: float, fsync_s: float) -> None:
         self._batch.observe(entries)

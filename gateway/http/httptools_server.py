@@ -61,14 +61,15 @@ class Shared:
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
         self.date = ""
+        self.now = loop.time()  # as of the last sweep, which is as exact as deadlines are looked at
         self._sweeping: asyncio.TimerHandle | None = None
 
     def sweep(self) -> None:
         """Once a second: the date for the answers, and whoever has overstayed."""
         self.date = f"date: {formatdate(usegmt=True)}\r\n"
-        now = self.loop.time()
+        self.now = self.loop.time()
         for connection in list(self.connections):
-            connection.end_if_late(now)
+            connection.end_if_late(self.now - _SWEEP_INTERVAL_S)
         self._sweeping = self.loop.call_later(_SWEEP_INTERVAL_S, self.sweep)
 
     def close(self) -> None:
@@ -109,11 +110,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._shared.connections.add(self)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
-        self._deadline = self._shared.loop.time() + HEADER_TIMEOUT_S
+        self._deadline = self._shared.now + HEADER_TIMEOUT_S
         surplus = len(self._shared.connections) - self._shared.bounds.connections_max
         if surplus > 0:
             self._is_surplus = True
-            self._ends_at = self._shared.loop.time() + SURPLUS_LIFE_S
+            self._ends_at = self._shared.now + SURPLUS_LIFE_S
             if surplus > self._shared.bounds.ops_reserve:
                 self.abort()
 
@@ -150,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._ends_at = min(self._ends_at, self._shared.loop.time() + SEND_TIMEOUT_S)
+        self._ends_at = min(self._ends_at, self._shared.now + SEND_TIMEOUT_S)
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._begin_message()
         self._in_message = True
-        self._deadline = self._shared.loop.time() + HEADER_TIMEOUT_S
+        self._deadline = self._shared.now + HEADER_TIMEOUT_S
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -172,11 +173,14 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # after the body come trailers, which are no headers (RFC 9110, 6.5.1)
             self._headers.add(name, value)
-        self._count_header_bytes(len(name) + len(value))
+        self._advanced = True
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse_headers()
 
     def on_headers_complete(self) -> None:
         self._in_body = self._advanced = True
-        self._deadline = self._shared.loop.time() + BODY_TIMEOUT_S
+        self._deadline = self._shared.now + BODY_TIMEOUT_S
         if (self._headers.get("expect") or "").lower() == "100-continue" and not self._busy:
             self._transport.write(_CONTINUE)
 
@@ -199,8 +203,12 @@ class Connection(asyncio.Protocol):
         body = None if self._body_bytes > BODY_BYTES_MAX else self._body
         request = Request(self._parser.get_method().decode("ascii"), path, query, self._headers, body)
         self._body = b""  # whoever holds the request holds it
-        self._waiting.append((request, self._parser.should_keep_alive()))
+        keep_alive = self._parser.should_keep_alive()
         self._deadline = _NEVER
+        if not (self._busy or self._waiting or self._write_paused):
+            self._serve(request, keep_alive)
+            return
+        self._waiting.append((request, keep_alive))
         if len(self._waiting) > PIPELINED_MAX:
             self._transport.pause_reading()
             self._reading_paused = True
@@ -246,18 +254,7 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         self._advancing = True
         while self._waiting and not (self._busy or self._write_paused or self._closing):
-            request, self._keep_alive = self._waiting.popleft()
-            self._busy = True
-            self._head = request.method == "HEAD"
-            if self._is_surplus:
-                self._keep_alive = False
-                if not self._shared.app.is_ops(request.path):
-                    self._respond(self._shared.app.refusal(request, "connections"))
-                    continue
-            if not self._shared.app.start(request, self._respond):
-                task = self._shared.loop.create_task(self._respond_cold(request))
-                self._shared.tasks.add(task)
-                task.add_done_callback(self._shared.tasks.discard)
+            self._serve(*self._waiting.popleft())
         self._advancing = False
         if self._refusal is not None and not (self._busy or self._waiting or self._closing):
             self._transport.write(encode(self._refusal.response(), self._shared.date, close=True))
@@ -265,6 +262,20 @@ class Connection(asyncio.Protocol):
         elif self._reading_paused and len(self._waiting) <= PIPELINED_MAX // 2 and not self._is_over:
             self._reading_paused = False
             self._transport.resume_reading()
+
+    def _serve(self, request: Request, keep_alive: bool) -> None:
+        self._keep_alive = keep_alive
+        self._busy = True
+        self._head = request.method == "HEAD"
+        if self._is_surplus:
+            self._keep_alive = False
+            if not self._shared.app.is_ops(request.path):
+                self._respond(self._shared.app.refusal(request, "connections"))
+                return
+        if not self._shared.app.start(request, self._respond):
+            task = self._shared.loop.create_task(self._respond_cold(request))
+            self._shared.tasks.add(task)
+            task.add_done_callback(self._shared.tasks.discard)
 
     async def _respond_cold(self, request: Request) -> None:
         self._respond(await self._shared.app.handle_cold(request))
@@ -284,7 +295,7 @@ class Connection(asyncio.Protocol):
         elif more and not self._advancing:  # else the loop in _next goes on: no recursion, however many wait
             self._next()
         elif not self._in_message:
-            self._deadline = self._shared.loop.time() + IDLE_TIMEOUT_S
+            self._deadline = self._shared.now + IDLE_TIMEOUT_S
 
     def _account(self) -> None:
         """What this connection sent and nobody has begun with is counted over all of them."""
@@ -316,15 +327,14 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._closing = True
-        self._ends_at = min(self._ends_at, self._shared.loop.time() + SEND_TIMEOUT_S)
+        self._ends_at = min(self._ends_at, self._shared.now + SEND_TIMEOUT_S)
         self._transport.close()
 
 
 def encode(response: Response, date: str, *, close: bool, head: bool = False) -> bytes:
     """`head`: the body was taken away, and its length is not told as nought (RFC 9110, 8.6)."""
     status, headers, body = response
-    lines = [_STATUS_LINE[status]]
-    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    lines = [_STATUS_LINE[status], *[f"{name}: {value}\r\n" for name, value in headers]]
     if not head and status not in (204, 304):
         lines.append(f"content-length: {len(body)}\r\n")
     if close:
@@ -361,8 +371,8 @@ class HttptoolsServer:
         self._shared.draining = True
         for connection in list(self._shared.connections):
             connection.drain()
-        deadline = self._shared.loop.time() + timeout_s
-        while self._shared.connections and self._shared.loop.time() < deadline:
+        deadline = self._shared.now + timeout_s
+        while self._shared.connections and self._shared.now < deadline:
             await asyncio.sleep(_STOP_POLL_S)
         self._shared.close()
         for connection in list(self._shared.connections):
