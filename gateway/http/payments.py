@@ -47,11 +47,8 @@ _MEDIA_TYPE: Final = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"
 _BEARER: Final = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _NOT_FOR_BROWSERS: Final = ("metadata", "customer_id")
-_CAPTURE: Final = {
-    None: Capture.CAPTURE_AUTOMATIC,
-    "automatic": Capture.CAPTURE_AUTOMATIC,
-    "manual": Capture.CAPTURE_MANUAL,
-}
+_PENDING: Final = Status.STATUS_PENDING  # looked up once: protobuf's enums are slow to ask
+_CAPTURE: Final = {"automatic": Capture.CAPTURE_AUTOMATIC, "manual": Capture.CAPTURE_MANUAL}
 # A browser reads one payment with its client_secret, from any page; nothing else is open to it.
 _CORS: Final = (
     ("access-control-allow-origin", "*"),
@@ -174,10 +171,10 @@ class PaymentHandlers:
         payment = Payment(
             merchant=account.merchant,
             checkout_id=checkout_id,
-            status=Status.STATUS_PENDING,
+            status=_PENDING,
             amount=request.amount,
             currency=request.currency,
-            capture=_CAPTURE[request.capture],
+            capture=_CAPTURE[request.capture or "automatic"],
             payment_method=request.payment_method,
             psp=request.psp or account.default_psp,
             customer_id=request.customer_id or "",
