@@ -18,8 +18,8 @@ _CANDIDATE: Final = re.compile(
     r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}"
     r")(?![^\W_]))"
 )
-# A superset that is cheap on raw bytes: with digits, separators and the rest made alike, every candidate holds
-# one of three strings, and looking for a string costs a tenth of matching a pattern.
+# A superset that is cheap on raw bytes: with digits, separators and the rest made alike, every candidate
+# holds one of three strings, and looking for a string costs a fraction of matching a pattern.
 _ALIKE: Final = bytes(
     ord("0") if chr(byte).isdigit() and byte < 128 else ord("-") if chr(byte) in " -" else ord("x")
     for byte in range(256)

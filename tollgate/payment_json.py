@@ -48,7 +48,7 @@ def payment_document(payment: Payment) -> dict[str, Any]:
         "created_at": created_at,
         "updated_at": created_at,
     }
-    if document["version"]:  # 0 is the acceptance: nothing has been decided, and asking for it costs as much again
+    if document["version"]:  # 0 is the acceptance: nothing has been decided, and asking costs as much again
         document.update(_decided(payment))
     return document
 

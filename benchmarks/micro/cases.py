@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from benchmarks.measure.generator import PAYMENT
 from benchmarks.micro.timing import Case
-from gateway.admission import Admitted, admit, fingerprint
+from gateway.admission import Admitted, admit
 from gateway.bootstrap import Shard, build
 from gateway.change_log import Identity, LogState
 from gateway.http.message import Request, Response
@@ -51,8 +51,6 @@ def admission() -> Iterator[Case]:
     yield Case("admission: read twice (a backslash)", lambda: admit(escaped, _ID, _PSPS))
     refused = _with(amount=0, currency="eur", description="4111 1111 1111 1111")
     yield Case("admission: refused, three fields", lambda: admit(refused, _ID, _PSPS))
-    request = _admitted().request
-    yield Case("admission: the fingerprint of it", lambda: fingerprint(request))
 
 
 def json() -> Iterator[Case]:

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ PSPS = frozenset({"simulator", "stripe"})
 DESCRIBED = Described(document(PSPS))
 REQUEST = DESCRIBED.schema("PaymentRequest")
 ID = "order-0001"
+FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(PaymentRequest))
 
 
 def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
@@ -71,9 +73,9 @@ def test_the_readme_shows_the_documents_own_example() -> None:
 
 def test_the_request_has_the_fields_that_admission_reads() -> None:
     described = DESCRIBED.document["components"]["schemas"]["PaymentRequest"]
-    fields = PaymentRequest.model_fields
-    assert set(described["properties"]) == set(fields)
-    assert set(described["required"]) == {name for name, field in fields.items() if field.is_required()}
+    fields = msgspec.structs.fields(PaymentRequest)
+    assert set(described["properties"]) == {field.encode_name for field in fields}
+    assert set(described["required"]) == {field.encode_name for field in fields if field.required}
 
 
 def admits(body: object) -> bool:
@@ -141,7 +143,7 @@ _AMOUNT = st.sampled_from([0, 1, 99_999_999_999, 100_000_000_000, -(10**30), 10*
 @settings(max_examples=800, database=None)
 @given(
     st.dictionaries(
-        st.sampled_from([*PaymentRequest.model_fields, "colour"]),
+        st.sampled_from([*sorted(FIELDS), "colour"]),
         _ODD | _TEXT | _LONG | _PAIRS | _MANY | _AMOUNT,
         max_size=3,
     ),
@@ -210,7 +212,7 @@ def test_the_page_shows_every_operation_field_and_code(shown: _Page) -> None:
     for path, item in DESCRIBED.document["paths"].items():
         for method in item.keys() - {"parameters", "head"}:
             assert f"{method.upper()} {path}" in shown.text
-    for name in PaymentRequest.model_fields.keys() | KINDS.keys() | PROXY_CODES.keys():
+    for name in FIELDS | KINDS.keys() | PROXY_CODES.keys():
         assert name in shown.text
     assert json.dumps(examples.REQUESTS["everything"]) in shown.text
 
