@@ -78,6 +78,7 @@ class NginxSettings:
     connections_max: int = 8192
     keepalive_connections: int = 1024
     in_flight_per_shard: int = 512
+    client_timeout_s: int = 10
     limits: AddressLimits = NO_LIMITS
     tls: Tls | None = None
     run_as: RunAs | None = None
@@ -181,6 +182,7 @@ def render(settings: NginxSettings, ring: RingFile) -> str:
         connections_max=settings.connections_max,
         files_max=settings.connections_max + _FILES_BESIDE_CONNECTIONS,
         in_flight_max=in_flight_max(settings, len(ring.shards)),
+        client_timeout_s=settings.client_timeout_s,
         limits=settings.limits,
         keepalive_connections=settings.keepalive_connections,
         tls=settings.tls,

@@ -9,12 +9,14 @@ from tollgate.errors import ConfigurationError
 from tollgate.v1.shard_pb2_grpc import add_ShardServicer_to_server
 
 _MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+# The cdc's two tasks and a few people; beyond that RESOURCE_EXHAUSTED. A message each is what they may hold.
+_CALLS_MAX = 16
 
 
 async def start_rpc(service: ShardService, listen: str) -> aio.Server:
     """Raises ConfigurationError when the address is taken."""
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX)]
-    server = aio.server(options=options)
+    server = aio.server(options=options, maximum_concurrent_rpcs=_CALLS_MAX)
     add_ShardServicer_to_server(service, server)
     try:
         server.add_insecure_port(listen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,25 @@ def test_requests_pipelined_through_nginx_are_answered_in_their_order(tmp_path: 
         assert received.count(b"HTTP/1.1 200 OK") == 51
         paths = [request.split(b" ")[1] for request in front.shards.requests[-51:]]
         assert paths == [b"/v1/payments/" + name for name in [*names, KEY.encode()]]
+
+
+def test_who_sends_too_slowly_is_cut_off_and_gives_his_place_back(tmp_path: Path) -> None:
+    slow = (
+        b"",
+        b"POST /v1/payments HT",
+        b"POST /v1/payments HTTP/1.1\r\nX-Slow: a",
+        b"POST /v1/payments HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+    )
+    with running_front(tmp_path, in_flight_per_shard=1, client_timeout_s=1) as front, ExitStack() as open_:
+        host, _, port = front.listen.rpartition(":")
+        clients = [open_.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in slow]
+        for client, sent in zip(clients, slow, strict=True):
+            client.sendall(sent)
+        for client in clients:
+            with suppress(ConnectionResetError):
+                assert client.recv(65536) == b"", "nginx does not wait for ever"
+        assert front.shards.requests == [], "no shard was asked"
+        assert front.ask("POST", "/v1/payments", b"{}", NAMED).status == 200
 
 
 def test_a_client_that_leaves_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
