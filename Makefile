@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test bench bench-gateway bench-overload bench-scale proto lock
+.PHONY: help up down check test bench bench-gateway bench-overload bench-scale bench-ack proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
 	@echo 'make bench-scale                 a shard with a million payments beside an empty one'
 	@echo 'make bench-overload              three times its capacity for a minute: who is served, who is refused'
+	@echo 'make bench-ack                   what a 202 costs that waits for Kafka (ack=replicated)'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -47,6 +48,9 @@ bench-scale: $(VENV)/.installed-dev
 
 bench-overload: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+bench-ack: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.bench_ack $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev

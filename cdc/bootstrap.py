@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from cdc.bell import FileBell
 from cdc.cursor import Acknowledger, Delivered
 from cdc.dead_letters import KafkaDeadLetters
 from cdc.publisher import KafkaPublisher, PublisherPolicy
@@ -39,7 +40,8 @@ async def serve(settings: Settings) -> None:
 
     clock = SystemClock()
     shard = ShardClient(settings.shard.grpc)
-    source = RocksSource(settings.shard.data_dir, clock)
+    bell = FileBell()
+    source = RocksSource(settings.shard.data_dir, clock, bell)
     runner = _runner(settings, clock, shard, source)
     feed = _feed(settings, clock, shard, runner)
     acknowledger = runner.acknowledger
@@ -57,6 +59,7 @@ async def serve(settings: Settings) -> None:
             task.cancel()
         await asyncio.wait(tasks)
         await runner.finish(FLUSH_S)
+        bell.close()
         await shard.close()
     for task in ended - {stopping}:
         task.result()  # a task never ends by itself but by an error that nobody foresaw

@@ -92,8 +92,8 @@ class Acknowledger:
         self._shard = shard
         self._moved = asyncio.Event()
         self._identity: Identity | None = None
-        self._awaited = False
         self.acknowledged = 0
+        self.awaited = False  # as the shard last said: requests wait for what is acknowledged
 
     def restart(self, identity: Identity, acknowledged: int) -> None:
         self._identity = identity
@@ -118,13 +118,13 @@ class Acknowledger:
                 await asyncio.sleep(wait.next())
             else:
                 wait.reset()
-                await asyncio.sleep(0 if self._awaited else ACKNOWLEDGE_EVERY_S)
+                await asyncio.sleep(0 if self.awaited else ACKNOWLEDGE_EVERY_S)
 
     async def acknowledge_once(self) -> None:
         """One call when there is anything to tell. Raises TollgateError when the shard doesn't take it."""
         identity, prefix = self._delivered.identity, self._delivered.prefix
         if identity is None or prefix <= self.acknowledged:
             return
-        self._awaited = await self._shard.acknowledge(identity, prefix)
+        self.awaited = await self._shard.acknowledge(identity, prefix)
         if self._identity == identity:  # not reopened meanwhile
             self.acknowledged = max(self.acknowledged, prefix)

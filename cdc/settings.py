@@ -31,7 +31,8 @@ class CdcSettings(BaseModel):
     # Read but not yet delivered: what an outage of Kafka may hold in memory, and what a crash may repeat.
     in_flight_records_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     in_flight_kib_max: Annotated[int, Field(ge=1_024, le=2_097_151)] = 32 * 1_024
-    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 2.0
+    # As long as one look's changes take to be queued; behind a request under way the next ones gather anyway.
+    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 0.5
     status_batch_records_max: Annotated[int, Field(ge=1, le=10_000)] = 500
 
     @model_validator(mode="after")

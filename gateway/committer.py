@@ -29,7 +29,7 @@ from gateway.planner import Acceptance, Entry, Plan, Planner, Result, StatusBatc
 from gateway.ring import Ring
 from gateway.store.interface import Store
 from tollgate.clock import Clock
-from tollgate.errors import TollgateError
+from tollgate.errors import OperationalError, TollgateError
 from tollgate.shard_layout import PAYMENTS
 from tollgate.watermark import Watermark, WatermarkWriter
 
@@ -202,9 +202,13 @@ class Committer:
         if error is not None:
             self.fail(error)
             return
-        self._commit = None
         self.durable = commit.plan.log
-        self._publish()
+        try:
+            self._publish()
+        except OperationalError as problem:
+            self.fail(StoreFailed(problem.message))
+            return
+        self._commit = None
         now = self._clock.monotonic()
         self._metrics.committed(len(commit.batch), now - commit.began, now - commit.written)
         self._answer(commit.batch, commit.plan)

@@ -1,9 +1,9 @@
 """The durable watermark: how far a shard's change log is on disk, published to the process beside it.
 
-A 48-byte memory-mapped file that the committer rewrites after each flush: incarnation (16 bytes), epoch
-(u64), durable sequence (u64), SHA-256 prefix over the three (16 bytes). A write is not atomic across
-processes, so the reader takes a value only when its digest fits and otherwise reads again: torn reads are
-seen, never believed. The file says nothing after a crash: the next open of the shard rewrites it with a
+A 48-byte file that the committer rewrites after each flush and the reader has mapped: incarnation (16
+bytes), epoch (u64), durable sequence (u64), SHA-256 prefix over the three (16 bytes). A write is not
+atomic across processes: the reader takes a value only when its digest fits, and otherwise reads again; torn
+reads are seen, never believed. The file says nothing after a crash: the next open rewrites it with a
 new epoch, and until then the records up to the old value are as durable as they were.
 """
 
@@ -15,6 +15,8 @@ import os
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from tollgate.errors import OperationalError
 
 _BODY = struct.Struct("<16sQQ")
 _DIGEST_BYTES: Final = 16
@@ -43,16 +45,25 @@ class WatermarkWriter:
             # Allocated, not only sized: a store to a mapped page that a full disk can't back is a SIGBUS.
             os.posix_fallocate(fd, 0, SIZE)
             os.ftruncate(fd, SIZE)
-            self._map = mmap.mmap(fd, SIZE)
-        finally:
+        except OSError:
             os.close(fd)
+            raise
+        self._fd = fd
 
     def publish(self, watermark: Watermark) -> None:
+        """Raises OperationalError.
+
+        Written, not stored into a mapping: a write is what the kernel tells the reader of, and one that the
+        disk has no block for is an error here and not the end of the process.
+        """
         body = _BODY.pack(*watermark)
-        self._map[:] = body + _digest(body)
+        try:
+            os.pwrite(self._fd, body + _digest(body), 0)
+        except OSError as error:
+            raise OperationalError(f"The watermark can't be written: {error.strerror}.") from error
 
     def close(self) -> None:
-        self._map.close()
+        os.close(self._fd)
 
 
 class WatermarkReader:
@@ -75,10 +86,6 @@ class WatermarkReader:
             if raw[_BODY.size :] == _digest(body):
                 return Watermark(*_BODY.unpack(body))
         return None
-
-    def peek(self) -> bytes:
-        """The bytes as they are, to notice that they have changed; only `read` says what they mean."""
-        return self._map[:]
 
     def close(self) -> None:
         self._map.close()

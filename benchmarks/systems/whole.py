@@ -32,6 +32,7 @@ class Stack:
     shards: int
     processors: int
     server: str
+    ack: str = "durable"
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def _tollgate(stack: Stack, *arguments: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "tollgate.cli.main", *arguments, "--data-dir", str(stack.folder)],
         cwd=ROOT,
-        env={**os.environ, "TOLLGATE_SHARD__SERVER": stack.server},
+        env={**os.environ, "TOLLGATE_SHARD__SERVER": stack.server, "TOLLGATE_COMMIT__ACK": stack.ack},
         capture_output=True,
         text=True,
         timeout=_COMMAND_TIMEOUT_S,

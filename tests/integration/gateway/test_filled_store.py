@@ -17,6 +17,7 @@ from cdc.tailer import Policy, Read, Tailer
 from gateway.store.interface import Store
 from gateway.store.opening import Opened, open_store
 from gateway.store.rocks import RocksStore
+from tests.fixtures.bell import DeafBell
 from tests.fixtures.waiting import wait_until
 from tollgate.clock import SystemClock
 from tollgate.errors import OperationalError
@@ -116,7 +117,11 @@ def test_a_killed_fill_goes_on_where_it_stood_and_counts_nothing_twice(tmp_path:
 def test_a_tailer_follows_a_store_that_flushes_and_compacts_under_it(tmp_path: Path) -> None:
     """Through a secondary that sees memtables become files and write-ahead logs disappear meanwhile."""
     count = 60_000
-    source, tailer, clock = RocksSource(tmp_path, SystemClock()), Tailer(SHARD, Policy()), SystemClock()
+    source, tailer, clock = (
+        RocksSource(tmp_path, SystemClock(), DeafBell()),
+        Tailer(SHARD, Policy()),
+        SystemClock(),
+    )
     with filling(tmp_path, count) as process:
         wait_until(lambda: durable(tmp_path) > 0, "the store is open")
         watermark = source.watermark()

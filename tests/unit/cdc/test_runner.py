@@ -9,7 +9,6 @@ import pytest
 from cdc.cursor import Acknowledger, Delivered
 from cdc.publisher import Reports
 from cdc.runner import Runner
-from cdc.source import Pace
 from cdc.tailer import Identity, Policy, Record, Store, Tailer
 from tollgate.clock import FakeClock
 from tollgate.errors import OperationalError
@@ -33,7 +32,7 @@ class FakeSource:
     def watermark(self) -> Watermark:
         return Watermark(*ME, self.last)
 
-    def wait_for_change(self, seen: Watermark | None, pace: Pace, timeout_s: float) -> None:
+    async def wait_for_change(self, seen: Watermark | None, timeout_s: float) -> None:
         self.clock.advance(timeout_s)
 
     def open(self) -> Store:

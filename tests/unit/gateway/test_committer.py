@@ -10,7 +10,7 @@ from gateway.http.message import Response
 from gateway.planner import Acknowledgement
 from gateway.settings import CommitSettings
 from gateway.store.memory import Disk
-from tests.fixtures.shard import HeldDisk, InProcessShard, document, header, in_process_shard
+from tests.fixtures.shard import HeldDisk, InProcessShard, assert_problem, document, header, in_process_shard
 from tollgate.v1.change_pb2 import Change
 
 
@@ -183,3 +183,12 @@ async def test_a_ring_full_raises_for_the_services_too(tmp_path: Path) -> None:
         shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))
     with pytest.raises(RingFull):
         shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))
+
+
+async def test_a_watermark_that_cannot_be_written_is_the_end_of_the_store(tmp_path: Path) -> None:
+    shard = in_process_shard(tmp_path)
+    shard.committer._watermark.close()
+    answer = await shard.post("order-0001")
+    assert_problem(answer, 503, "not_ready")
+    assert "watermark" in document(answer)["detail"]
+    assert shard.committer.failure is not None
