@@ -32,6 +32,7 @@ from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.interface import Store
 from gateway.store.opening import Opened, open_store
 from gateway.store.rocks import RocksStore
+from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock, SystemClock
 from tollgate.shard_layout import DATABASE_DIR, META, META_MERCHANTS
 from tollgate.watermark import WatermarkWriter
@@ -189,7 +190,7 @@ def build_http(
     policy = PaymentPolicy(
         psp_names=settings.psp.names,
         expires_after_us=settings.expires_after_s * 1_000_000,
-        client_secret_key=settings.client_secret_key.get_secret_value().encode(),
+        client_secrets=ClientSecrets(settings.client_secret_key.get_secret_value().encode()),
     )
     payments = PaymentHandlers(
         committer=committer,

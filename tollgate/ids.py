@@ -1,10 +1,8 @@
-"""The names things go by: payment keys, merchants, PSP idempotency keys, API-key hashes, client secrets."""
+"""The names things go by: payment keys, merchants, PSP idempotency keys, API-key hashes."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import re
 import secrets
 
@@ -44,25 +42,3 @@ def api_key_hash(api_key: str) -> bytes:
 
 def new_api_key() -> str:
     return "tg_sk_" + secrets.token_urlsafe(32)
-
-
-def client_secret(signing_key: bytes, merchant: str, checkout_id: str) -> str:
-    """`merchant-HMAC`: lets a browser read one payment. Derived, never stored; `[A-Za-z0-9_-]+`.
-
-    A merchant never contains a dash, so the first dash ends it.
-    """
-    return f"{merchant}-{_client_mac(signing_key, merchant, checkout_id)}"
-
-
-def verify_client_secret(signing_key: bytes, secret: str, checkout_id: str) -> str | None:
-    """The merchant whose payment `secret` opens, or None. Constant time in the MAC."""
-    merchant, _, mac = secret.partition("-")
-    if not MERCHANT.fullmatch(merchant) or not mac.isascii():
-        return None
-    expected = _client_mac(signing_key, merchant, checkout_id)
-    return merchant if hmac.compare_digest(mac, expected) else None
-
-
-def _client_mac(signing_key: bytes, merchant: str, checkout_id: str) -> str:
-    mac = hmac.digest(signing_key, payment_key(merchant, checkout_id).encode(), "sha256")
-    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

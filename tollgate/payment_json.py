@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tollgate.clock import rfc3339
 from tollgate.status import NAME
-from tollgate.v1.payment_pb2 import Capture, Failure, Operation, OperationStatus, OperationType, Payment
+from tollgate.v1.payment_pb2 import (
+    Capture,
+    Failure,
+    NextAction,
+    Operation,
+    OperationStatus,
+    OperationType,
+    Payment,
+)
 
 _CAPTURE: Final = {Capture.CAPTURE_AUTOMATIC: "automatic", Capture.CAPTURE_MANUAL: "manual"}
 _OPERATION_TYPE: Final = {
@@ -24,48 +33,69 @@ _OPERATION_STATUS: Final = {
 }
 
 
-def payment_document(payment: Payment) -> dict[str, Any]:
-    """JSON-ready, every field present, an absent one null."""
-    created_at = rfc3339(payment.created_at_us)
-    document = {
-        "payment_checkout_id": payment.checkout_id,
-        "status": NAME[payment.status],
-        "amount": payment.amount,
-        "currency": payment.currency,
+def accepted_document(
+    checkout_id: str,
+    amount: int,
+    currency: str,
+    capture: str,
+    psp: str,
+    customer_id: str | None,
+    description: str | None,
+    metadata: Mapping[str, str],
+    created_at_us: int,
+) -> dict[str, Any]:
+    """JSON-ready, every field present, an absent one null: a payment of which nothing has been decided."""
+    created_at = rfc3339(created_at_us)
+    return {
+        "payment_checkout_id": checkout_id,
+        "status": "pending",
+        "amount": amount,
+        "currency": currency,
         "captured_amount": 0,
         "refunded_amount": 0,
-        "capture": _CAPTURE[payment.capture],
-        "version": payment.version,
-        "psp": payment.psp,
+        "capture": capture,
+        "version": 0,
+        "psp": psp,
         "psp_reference": None,
         "risk_score": None,
         "failure": None,
         "next_action": None,
-        "customer_id": payment.customer_id or None,
-        "description": payment.description or None,
-        "metadata": {entry.key: entry.value for entry in payment.metadata},
+        "customer_id": customer_id or None,
+        "description": description or None,
+        "metadata": metadata,
         "operations": [],
         "created_at": created_at,
         "updated_at": created_at,
     }
-    if document["version"]:  # 0 is the acceptance: nothing has been decided, and asking costs as much again
-        document.update(_decided(payment))
+
+
+def payment_document(payment: Payment) -> dict[str, Any]:
+    """The same shape, with what has been decided since it was accepted at version 0."""
+    document = accepted_document(
+        payment.checkout_id,
+        payment.amount,
+        payment.currency,
+        _CAPTURE[payment.capture],
+        payment.psp,
+        payment.customer_id,
+        payment.description,
+        {entry.key: entry.value for entry in payment.metadata},
+        payment.created_at_us,
+    )
+    if payment.version:
+        document.update(
+            status=NAME[payment.status],
+            captured_amount=payment.captured_amount,
+            refunded_amount=payment.refunded_amount,
+            version=payment.version,
+            psp_reference=payment.psp_reference or None,
+            risk_score=payment.risk_score if payment.HasField("risk_score") else None,
+            failure=_failure(payment.failure) if payment.HasField("failure") else None,
+            next_action=_next_action(payment.next_action) if payment.HasField("next_action") else None,
+            operations=[operation_document(operation) for operation in payment.operations],
+            updated_at=rfc3339(payment.updated_at_us),
+        )
     return document
-
-
-def _decided(payment: Payment) -> dict[str, Any]:
-    return {
-        "captured_amount": payment.captured_amount,
-        "refunded_amount": payment.refunded_amount,
-        "psp_reference": payment.psp_reference or None,
-        "risk_score": payment.risk_score if payment.HasField("risk_score") else None,
-        "failure": _failure(payment.failure) if payment.HasField("failure") else None,
-        "next_action": {"type": payment.next_action.type, "url": payment.next_action.url}
-        if payment.HasField("next_action")
-        else None,
-        "operations": [operation_document(operation) for operation in payment.operations],
-        "updated_at": rfc3339(payment.updated_at_us),
-    }
 
 
 def operation_document(operation: Operation) -> dict[str, Any]:
@@ -77,6 +107,10 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "failure": _failure(operation.failure) if operation.HasField("failure") else None,
         "created_at": rfc3339(operation.created_at_us),
     }
+
+
+def _next_action(action: NextAction) -> dict[str, str]:
+    return {"type": action.type, "url": action.url}
 
 
 def _failure(failure: Failure) -> dict[str, str]:

@@ -27,8 +27,9 @@ from gateway.ring import Ring
 from gateway.settings import DevelopmentSettings, GatewaySettings, ShardSettings
 from gateway.store.interface import Store
 from gateway.store.rocks import RocksStore
+from tollgate.client_secrets import ClientSecrets
 from tollgate.errors import TollgateError
-from tollgate.ids import client_secret, payment_key
+from tollgate.ids import payment_key
 from tollgate.payment_json import payment_document
 from tollgate.shard_layout import PAYMENTS
 from tollgate.v1.payment_pb2 import Capture, MetadataEntry, Payment, Status
@@ -57,12 +58,13 @@ def json() -> Iterator[Case]:
     payment = _payment(_ID)
     stored = payment.SerializeToString()
     document = payment_document(payment)
+    secrets = ClientSecrets(_SIGNING_KEY)
     yield Case("json: build the message", lambda: _payment(_ID))
     yield Case("json: serialize it for the store", payment.SerializeToString)
     yield Case("json: parse it from the store", lambda: Payment.FromString(stored))
     yield Case("json: the document of the answer", lambda: payment_document(payment))
     yield Case("json: its bytes", lambda: orjson.dumps(document))
-    yield Case("json: the client secret", lambda: client_secret(_SIGNING_KEY, "demo", _ID))
+    yield Case("json: the client secret", lambda: secrets.secret("demo", _ID))
 
 
 def ring() -> Iterator[Case]:

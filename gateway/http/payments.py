@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, Rejected, admit
+from gateway.admission import CHECKOUT_ID_HEADER, Admitted, FieldProblem, PaymentRequest, Rejected, admit
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
 from gateway.errors import NoRoom
@@ -28,10 +28,11 @@ from gateway.merchants import Account, Merchants
 from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
+from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
-from tollgate.ids import CHECKOUT_ID, client_secret, payment_key, verify_client_secret
-from tollgate.payment_json import payment_document
+from tollgate.ids import CHECKOUT_ID, payment_key
+from tollgate.payment_json import accepted_document, payment_document
 from tollgate.status import OPEN
 from tollgate.telemetry import traceparent_or_new
 from tollgate.v1.payment_pb2 import Capture, Payment, Status
@@ -65,7 +66,7 @@ _PREFLIGHT: Final = [
 class PaymentPolicy:
     psp_names: frozenset[str]
     expires_after_us: int
-    client_secret_key: bytes
+    client_secrets: ClientSecrets
 
 
 class PaymentHandlers:
@@ -107,12 +108,13 @@ class PaymentHandlers:
         if isinstance(decision, Rejected):
             raise Problem("invalid_request", "Correct every field that is listed.", errors=decision.problems)
         traceparent = self._new_traceparent(_harmless(request.headers.get("traceparent")))
-        payment = self._payment(account, checkout_id, decision.request, decision.fingerprint, traceparent)
+        now_us = self._clock.now_us()
+        payment = self._payment(account, checkout_id, decision, traceparent, now_us)
         key = payment_key(account.merchant, checkout_id)
         entry = Acceptance(key, payment.SerializeToString(), decision.fingerprint, traceparent)
         if self._health.refusal is not None and self._committer.read(key) is None:
             raise NoRoom(self._health.refusal)  # what is stored is answered, and needs no write
-        return Pending(entry, partial(self._created, payment))
+        return Pending(entry, partial(self._created, account, checkout_id, decision.request, now_us))
 
     def read(self, request: Request) -> Response:
         self._health.check_readable()
@@ -140,11 +142,25 @@ class PaymentHandlers:
     def preflight(self, _request: Request) -> Response:
         return Response(204, list(_PREFLIGHT), b"")
 
-    def _created(self, payment: Payment, result: Result) -> Response:
+    def _created(
+        self, account: Account, checkout_id: str, request: PaymentRequest, now_us: int, result: Result
+    ) -> Response:
         match result:
             case Accept():
-                location = ("location", f"/v1/payments/{payment.checkout_id}")
-                return Response(202, [_JSON, _NO_STORE, location, _COME_AGAIN], self._document(payment))
+                location = ("location", f"/v1/payments/{checkout_id}")
+                document = accepted_document(
+                    checkout_id,
+                    request.amount,
+                    request.currency,
+                    request.capture or "automatic",
+                    request.psp or account.default_psp,
+                    request.customer_id,
+                    request.description,
+                    request.metadata or {},
+                    now_us,
+                )
+                document["client_secret"] = self._policy.client_secrets.secret(account.merchant, checkout_id)
+                return Response(202, [_JSON, _NO_STORE, location, _COME_AGAIN], orjson.dumps(document))
             case Replay(stored):
                 known = Payment.FromString(stored)
                 headers = [_JSON, _NO_STORE, ("idempotent-replayed", "true"), ("etag", f'"{known.version}"')]
@@ -163,11 +179,11 @@ class PaymentHandlers:
         self,
         account: Account,
         checkout_id: str,
-        request: PaymentRequest,
-        fingerprint: bytes,
+        admitted: Admitted,
         traceparent: str,
+        now_us: int,
     ) -> Payment:
-        now_us = self._clock.now_us()
+        request = admitted.request
         payment = Payment(
             merchant=account.merchant,
             checkout_id=checkout_id,
@@ -180,7 +196,7 @@ class PaymentHandlers:
             customer_id=request.customer_id or "",
             description=request.description or "",
             return_url=request.return_url or "",
-            fingerprint=fingerprint,
+            fingerprint=admitted.fingerprint,
             traceparent=traceparent,
             created_at_us=now_us,
             updated_at_us=now_us,
@@ -197,9 +213,8 @@ class PaymentHandlers:
         if for_client:
             for name in _NOT_FOR_BROWSERS:
                 del document[name]
-        document["client_secret"] = client_secret(
-            self._policy.client_secret_key, payment.merchant, payment.checkout_id
-        )
+        secrets = self._policy.client_secrets
+        document["client_secret"] = secrets.secret(payment.merchant, payment.checkout_id)
         return orjson.dumps(document)
 
     def _authenticate(self, headers: Headers) -> Account:
@@ -215,7 +230,7 @@ class PaymentHandlers:
         secret = _client_secret(request.query)
         if secret is None or request.headers.get("authorization") is not None:
             return self._authenticate(request.headers).merchant, False
-        merchant = verify_client_secret(self._policy.client_secret_key, secret, checkout_id)
+        merchant = self._policy.client_secrets.merchant(secret, checkout_id)
         if merchant is None:
             raise _unauthorized("This client_secret does not open this payment.")
         return merchant, True

@@ -20,8 +20,9 @@ from tests.fixtures.shard import (
     header,
     in_process_shard,
 )
+from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import rfc3339
-from tollgate.ids import api_key_hash, client_secret, payment_key
+from tollgate.ids import api_key_hash, payment_key
 from tollgate.shard_layout import CHANGES
 from tollgate.status import StatusValue
 from tollgate.v1.change_pb2 import Change
@@ -33,7 +34,7 @@ BEARER = ("Authorization", f"Bearer {API_KEY}")
 JSON = ("Content-Type", "application/json")
 NAMED = ("X-PAYMENT-CHECKOUT-ID", ID)
 PAN = "4111111111111111"
-SIGNING_KEY = b"0123456789abcdef" * 2
+CLIENT_SECRETS = ClientSecrets(b"0123456789abcdef" * 2)
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_an_accepted_payment_is_answered_whole(shard: InProcessShard) -> N
         "description": "é",
         "metadata": {"z": "1", "a": "2"},
         "operations": [],
-        "client_secret": client_secret(SIGNING_KEY, MERCHANT, ID),
+        "client_secret": CLIENT_SECRETS.secret(MERCHANT, ID),
         "created_at": at,
         "updated_at": at,
     }

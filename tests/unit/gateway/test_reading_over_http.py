@@ -18,7 +18,8 @@ from tests.fixtures.shard import (
     header,
     in_process_shard,
 )
-from tollgate.ids import client_secret, payment_key, verify_client_secret
+from tollgate.client_secrets import ClientSecrets
+from tollgate.ids import payment_key
 from tollgate.status import StatusValue
 from tollgate.v1.payment_pb2 import Payment, Status
 
@@ -27,7 +28,7 @@ BEARER = ("Authorization", f"Bearer {API_KEY}")
 JSON = ("Content-Type", "application/json")
 NAMED = ("X-PAYMENT-CHECKOUT-ID", ID)
 PAN = "4111111111111111"
-SIGNING_KEY = b"0123456789abcdef" * 2
+CLIENT_SECRETS = ClientSecrets(b"0123456789abcdef" * 2)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_if_none_match_is_compared_weakly(shard: InProcessShard, tags: lis
 async def test_a_browser_reads_with_its_client_secret_and_sees_less(shard: InProcessShard) -> None:
     accepted = document(await shard.post(ID, BODY | {"customer_id": "cus-1", "metadata": {"a": "b"}}))
     secret = accepted["client_secret"]
-    assert verify_client_secret(SIGNING_KEY, secret, ID) == MERCHANT
+    assert CLIENT_SECRETS.merchant(secret, ID) == MERCHANT
     response = await shard.get(ID, query=f"client_secret={secret}")
     assert response.status == 200
     assert header(response, "access-control-allow-origin") == "*"
@@ -132,7 +133,7 @@ async def test_a_query_is_read_strictly(shard: InProcessShard, query: str, statu
 async def test_one_payments_client_secret_opens_no_other(shard: InProcessShard) -> None:
     await shard.post(ID)
     await shard.post("order-0002")
-    secret = client_secret(SIGNING_KEY, MERCHANT, "order-0002")
+    secret = CLIENT_SECRETS.secret(MERCHANT, "order-0002")
     assert_problem(await shard.get(ID, query=f"client_secret={secret}"), 401, "unauthorized")
 
 
