@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import NotReady, RingFull, StoreBusy, StoreFailed
 from gateway.http.message import Response
-from gateway.planner import Acknowledgement
+from gateway.planner import Acknowledgement, MerchantsCopy, Result
 from gateway.settings import CommitSettings
 from gateway.store.memory import Disk
 from tests.fixtures.shard import HeldDisk, InProcessShard, assert_problem, document, header, in_process_shard
@@ -88,6 +88,29 @@ async def test_what_arrives_during_an_fsync_is_the_next_batch(tmp_path: Path) ->
     assert {(await task).status for task in others} == {202}
     sequences = [Change.FromString(raw).sequence for _, raw in sorted(disk.synced["changes"].items())]
     assert sequences == [1, 2, 3, 4, 5, 6]
+
+
+async def test_there_is_one_commit_at_a_time_whoever_asks_while_answers_are_given(tmp_path: Path) -> None:
+    """A request that was pipelined behind another is handed over while that one is answered."""
+    shard = in_process_shard(tmp_path, flusher=HeldDisk)
+    told: list[str] = []
+
+    def first(_result: Result) -> None:
+        told.append("first")
+        shard.committer.hand_over(MerchantsCopy(b"2"), lambda _: told.append("pipelined"))
+
+    shard.committer.hand_over(MerchantsCopy(b"1"), first)
+    await settle()
+    held(shard).complete()
+    shard.committer.hand_over(MerchantsCopy(b"3"), lambda _: told.append("next"))
+    await settle()
+    assert len(held(shard).pending) == 1, (
+        "two commits are under way: each would be answered by the other's fsync"
+    )
+    held(shard).complete()
+    assert told == ["first", "pipelined"]
+    held(shard).complete()
+    assert told == ["first", "pipelined", "next"]
 
 
 async def test_a_failed_fsync_never_acknowledges_and_ends_the_shard(tmp_path: Path) -> None:
