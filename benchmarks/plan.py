@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.measure.generator import Load
-from benchmarks.systems.catalogue import FLOOR, GO, NOOP, PYTHON, SHARD, SHARD_NGINX, STATIC
+from benchmarks.systems.catalogue import (
+    FLOOR,
+    GO,
+    NOOP,
+    PINNED,
+    PYTHON,
+    SHARD,
+    SHARD_NGINX,
+    STATIC,
+    TWO_SHARDS,
+)
 from benchmarks.systems.whole import EVERYTHING, SHIPPING
 
 HEADLINE_CONNECTIONS: Final = 32
@@ -69,14 +79,14 @@ def experiments(wishes: Wishes, available: Sequence[str]) -> list[Experiment]:
 
 
 def _all(wishes: Wishes) -> Iterator[Experiment]:
-    through_nginx = (FLOOR, SHARD_NGINX, SHIPPING, GO)
+    through_nginx = (FLOOR, SHARD_NGINX, PINNED, SHIPPING, GO)
     seconds = wishes.seconds
     closed = Load("post", HEADLINE_CONNECTIONS, seconds)
     yield Experiment("generator", closed, (STATIC,), wishes.rounds_other)
     for connections in wishes.connections:
         rounds = wishes.rounds if connections == HEADLINE_CONNECTIONS else wishes.rounds_other
         load = Load("post", connections, seconds)
-        yield Experiment("closed", load, (NOOP, SHARD, *through_nginx, PYTHON), rounds)
+        yield Experiment("closed", load, (NOOP, SHARD, *through_nginx, TWO_SHARDS, PYTHON), rounds)
     for rate in wishes.rates:
         load = Load("post", OPEN_LOOP_CONNECTIONS, seconds, rate)
         python = (PYTHON,) if rate <= PYTHON_RATE_MAX else ()

@@ -10,7 +10,7 @@ from benchmarks.measure.generator import PERCENTILES, Result
 from benchmarks.measure.histogram import merge
 from benchmarks.measure.ratios import Spread, ratios, spread, written
 from benchmarks.plan import HEADLINE_CONNECTIONS, Experiment
-from benchmarks.systems.catalogue import FLOOR, GO, NOOP, PYTHON, SHARD, SHARD_NGINX
+from benchmarks.systems.catalogue import FLOOR, GO, NOOP, PINNED, PYTHON, SHARD, SHARD_NGINX
 from benchmarks.systems.whole import SHIPPING
 
 
@@ -162,7 +162,7 @@ def goals(results: Mapping[Experiment, Sequence[Run]]) -> list[Goal]:
     found = []
     for experiment, runs in results.items():
         load = experiment.load
-        for system in (SHARD_NGINX, SHIPPING):
+        for system in (SHARD_NGINX, PINNED, SHIPPING):
             if system not in experiment.systems:
                 continue
             own = [run for run in runs if run.system == system]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Final
 from benchmarks.measure.generator import Target
 from benchmarks.systems import builds
 from benchmarks.systems.sample import ANSWER
-from benchmarks.systems.system import System, nginx, nginx_part
+from benchmarks.systems.system import System, nginx, nginx_part, on_core
 from gateway.http.server import ServerName
 from tollgate import nginx_config
 from tollgate.ids import new_api_key
@@ -28,6 +30,8 @@ FLOOR: Final = "floor: nginx to static nginx"
 NOOP: Final = "no-op on the shard's server"
 SHARD: Final = "shard alone"
 SHARD_NGINX: Final = "shard through nginx"
+PINNED: Final = "shard on one core, nginx on the other"
+TWO_SHARDS: Final = "two shards through nginx"
 PYTHON: Final = "Python peer through nginx"
 GO: Final = "Go peer through nginx"
 
@@ -85,6 +89,14 @@ _PORTS: Final = {
     "shard": 20,
     "shard's gRPC": 21,
     "shard-nginx": 22,
+    "pinned": 23,
+    "pinned's gRPC": 24,
+    "pinned-nginx": 25,
+    "first": 26,
+    "first's gRPC": 27,
+    "second": 28,
+    "second's gRPC": 29,
+    "two-nginx": 33,
     "python-peer": 30,
     "postgres": 31,
     "python-nginx": 32,
@@ -104,7 +116,7 @@ def new_setup(folder: Path, port_base: int, workers: int, server: ServerName) ->
 
 def systems(setup: Setup) -> dict[str, System]:
     """By name. The Go peer is not among them where there is no Go."""
-    static, shard = _static(setup), _shard(setup)
+    static, shard = _static(setup), _shard(setup, "shard", 0)
     found = [
         System(STATIC, setup.target("static", holds_ids=False), (static,)),
         System(FLOOR, setup.target("floor", holds_ids=False), (static,), (_nginx(setup, "floor", "static"),)),
@@ -118,14 +130,31 @@ def systems(setup: Setup) -> dict[str, System]:
             (_nginx(setup, "python-nginx", "python-peer"),),
         ),
     ]
+    if len(os.sched_getaffinity(0)) > 1 and shutil.which("taskset"):
+        found.append(_pinned(setup))
+    found.append(_two_shards(setup))
     if (binary := builds.go_peer()) is not None:
         peer = go_peer_part(setup, binary, setup.port("go-peer"))
         found.append(System(GO, setup.target("go-nginx"), (peer,), (_nginx(setup, "go-nginx", "go-peer"),)))
     return {system.name: system for system in found}
 
 
-def _nginx(setup: Setup, name: str, behind: str) -> Part:
-    return nginx(name, setup.folder, setup.port(name), setup.port(behind), setup.workers)
+def _nginx(setup: Setup, name: str, *behind: str) -> Part:
+    shards = [setup.port(shard) for shard in behind]
+    return nginx(name, setup.folder, setup.port(name), shards, setup.workers)
+
+
+def _two_shards(setup: Setup) -> System:
+    """As `tollgate up` has them."""
+    shards = (_shard(setup, "first", 0), _shard(setup, "second", 1))
+    front = _nginx(setup, "two-nginx", "first", "second")
+    return System(TWO_SHARDS, setup.target("two-nginx"), shards, (front,))
+
+
+def _pinned(setup: Setup) -> System:
+    """What a machine of its own is given: neither takes the other's core, or its caches."""
+    shard, front = _shard(setup, "pinned", 0), _nginx(setup, "pinned-nginx", "pinned")
+    return System(PINNED, setup.target("pinned-nginx"), (on_core(0, shard),), (on_core(1, front),))
 
 
 def _static(setup: Setup) -> Part:
@@ -158,17 +187,24 @@ def _noop(setup: Setup) -> Part:
     )
 
 
-def _shard(setup: Setup) -> Part:
-    listen, grpc = setup.port("shard"), setup.port("shard's gRPC")
-    return shard_part(setup, "shard", setup.folder / "shard", listen, grpc)
+def _shard(setup: Setup, name: str, number: int) -> Part:
+    listen, grpc = setup.port(name), setup.port(f"{name}'s gRPC")
+    return shard_part(setup, name, setup.folder / name, listen, grpc, number=number)
 
 
 def shard_part(
-    setup: Setup, name: str, data_dir: Path, listen: str, grpc: str, settings: Mapping[str, str] | None = None
+    setup: Setup,
+    name: str,
+    data_dir: Path,
+    listen: str,
+    grpc: str,
+    settings: Mapping[str, str] | None = None,
+    *,
+    number: int = 0,
 ) -> Part:
     """Alone: no tailer, no Kafka, no processor."""
     ring = setup.folder / f"{name}-ring.json"
-    entry = ShardEntry(id=0, name=listen, grpc=grpc)
+    entry = ShardEntry(id=number, name=listen, grpc=grpc)
     return Part(
         name=name,
         argv=(sys.executable, "-P", "-m", "gateway"),
@@ -176,7 +212,7 @@ def shard_part(
         log=setup.folder / f"{name}.log",
         is_ready=http_probe(listen),
         env={
-            "TOLLGATE_SHARD__ID": "0",
+            "TOLLGATE_SHARD__ID": str(number),
             "TOLLGATE_SHARD__DATA_DIR": str(data_dir),
             "TOLLGATE_SHARD__HTTP": listen,
             "TOLLGATE_SHARD__GRPC": grpc,
@@ -188,7 +224,7 @@ def shard_part(
             "TOLLGATE_DEVELOPMENT__MERCHANT": MERCHANT,
             **(settings or {}),
         },
-        prepare=partial(write_ring_file, ring, RingFile(version=1, next_id=1, shards=(entry,))),
+        prepare=partial(write_ring_file, ring, RingFile(version=1, next_id=number + 1, shards=(entry,))),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -93,12 +93,18 @@ def alive(running: Running) -> bool:
     )
 
 
-def nginx(name: str, folder: Path, listen: str, behind: str, workers: int, **changes: Any) -> Part:
-    """The project's own nginx configuration with one shard, `behind`, on its ring."""
+def on_core(core: int, part: Part) -> Part:
+    """The same part, and all that it starts, on one core."""
+    return replace(part, argv=("taskset", "-c", str(core), *part.argv))
+
+
+def nginx(name: str, folder: Path, listen: str, behind: Sequence[str], workers: int, **changes: Any) -> Part:
+    """The project's own nginx configuration with these shards on its ring."""
     settings = nginx_config.NginxSettings(
         folder=folder / name, listen=listen, workers=workers, run_as=nobody(), **changes
     )
-    ring = RingFile(version=1, next_id=1, shards=(ShardEntry(id=0, name=behind, grpc="127.0.0.1:1"),))
+    shards = tuple(ShardEntry(id=n, name=name, grpc="127.0.0.1:1") for n, name in enumerate(behind))
+    ring = RingFile(version=1, next_id=len(shards), shards=shards)
     prepare = partial(_write_config, settings, ring)
     return nginx_part(name, folder, settings.folder / "nginx.conf", listen, prepare)
 
