@@ -166,7 +166,7 @@ class Committer:
 
     def _begin(self) -> None:
         self._scheduled = False
-        if self._commit is not None:  # begun by `_flushed`, after somebody it answered had asked for this call
+        if self._commit is not None:  # begun by `_flushed`, after somebody it answered asked for this call
             return
         while self._ring and self.failure is None:
             batch = self._ring.drain(self._batch_count_max)
