@@ -31,7 +31,7 @@ from gateway.planner import (
 )
 from gateway.store.memory import Disk, MemoryStore
 from gateway.store.opening import open_store
-from tollgate.shard_layout import CHANGES, PAYMENTS, encode_u64
+from tollgate.shard_layout import CHANGES, PAYMENTS, PAYMENTS_BEGIN, encode_u64
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.payment_pb2 import Payment
 
@@ -187,7 +187,7 @@ class ShardAgainstADict(RuleBasedStateMachine):
             return
         stored = {
             key.decode(): Known(self.content(raw), Payment.FromString(raw).version)
-            for key, raw in self.store.scan(PAYMENTS, b"", 100)
+            for key, raw in self.store.scan(PAYMENTS, PAYMENTS_BEGIN, 100)
         }
         assert stored == self.payments
 
