@@ -209,7 +209,13 @@ def build_http(
         ColdApp(document_routes(settings.psp.names)),
         hand_over,
         metrics,
-        Gate(committer.ring, clock, loop.call_soon, settings.overload.turn_ms_max),
+        Gate(
+            committer.ring,
+            clock,
+            loop.call_soon,
+            turn_ms_max=settings.overload.turn_ms_max,
+            look_every=settings.overload.look_every,
+        ),
         ops_routes(health, metrics),
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from statistics import median
 from typing import Any, Final
 from uuid import uuid4
 
@@ -42,13 +43,13 @@ class Observations:
 
     @property
     def drift(self) -> float:
-        """How far the memory of any part grew, once it had settled."""
-        grown = [0.0]
+        """How far the memory of any part went from its own median, once it had settled."""
+        away = [0.0]
         for found in self.mib.values():
             settled = found[int(len(found) * _SETTLED_AFTER) :]
-            if settled:
-                grown.append(max(settled) / settled[0] - 1)
-        return max(grown)
+            middle = median(settled) if settled else 0.0
+            away += [abs(value / middle - 1) for value in settled]
+        return max(away)
 
     def probe_latency_ms(self) -> dict[str, dict[str, float]]:
         return {name: _percentiles(found) for name, found in self.probes_ms.items() if found}

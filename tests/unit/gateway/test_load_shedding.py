@@ -12,7 +12,7 @@ import pytest
 from gateway.http.connection_bounds import FILES_FOR_THE_REST, connections_possible
 from gateway.load_shedding import Gate
 from gateway.ring import Ring
-from gateway.settings import CommitSettings
+from gateway.settings import CommitSettings, OverloadSettings
 from tests.fixtures.shard import (
     BODY,
     HeldDisk,
@@ -40,9 +40,10 @@ class Loop:
             callback()
 
 
-def gate(ring: Ring[str] | None = None) -> tuple[Gate, FakeClock, Loop]:
+def gate(ring: Ring[str] | None = None, look_every: int = 1) -> tuple[Gate, FakeClock, Loop]:
     clock, loop = FakeClock(), Loop()
-    return Gate(Ring(4, 100) if ring is None else ring, clock, loop.call_soon, turn_ms_max=50), clock, loop
+    held: Ring[str] = Ring(4, 100) if ring is None else ring
+    return Gate(held, clock, loop.call_soon, turn_ms_max=50, look_every=look_every), clock, loop
 
 
 def test_a_turn_takes_requests_until_its_time_is_over_and_the_next_turn_takes_them_again() -> None:
@@ -74,6 +75,17 @@ def test_a_turn_asks_once_to_be_told_of_its_end() -> None:
     assert len(loop.callbacks) == 1
 
 
+def test_it_looks_now_and_then_while_it_is_open_and_at_everyone_while_it_is_shut() -> None:
+    shut, clock, loop = gate(look_every=4)
+    assert [shut.is_shut() for _ in range(4)] == [False] * 4
+    clock.advance(1)
+    assert [shut.is_shut() for _ in range(9)] == [True] * 9
+    loop.end_turn()
+    assert [shut.is_shut() for _ in range(4)] == [False] * 4
+    clock.advance(1)
+    assert shut.is_shut()
+
+
 def test_a_full_ring_shuts_the_gate_until_it_is_drained() -> None:
     for slots, size in ((2, 1), (9, 50)):
         ring: Ring[str] = Ring(slots, 100)
@@ -89,7 +101,8 @@ def test_a_full_ring_shuts_the_gate_until_it_is_drained() -> None:
 @pytest.fixture
 async def shard(tmp_path: Path) -> InProcessShard:
     commit = CommitSettings(ring_slots=2, batch_count_max=1)
-    return in_process_shard(tmp_path, flusher=HeldDisk, commit=commit)
+    overload = OverloadSettings(look_every=1)
+    return in_process_shard(tmp_path, flusher=HeldDisk, commit=commit, overload=overload)
 
 
 async def fill(shard: InProcessShard) -> list[Any]:
