@@ -105,10 +105,8 @@ class Committer:
         if self.failure is not None:
             raise _failed(self.failure)
         self._ring.push(Waiting(entry, on_result), _size(entry))
-        if self._commit is None and not self._scheduled:
-            self._scheduled = True
-            # What else arrived in this turn of the loop joins the batch.
-            asyncio.get_running_loop().call_soon(self._begin)
+        if self._commit is None:
+            self._schedule()
 
     def submit(self, entry: Entry) -> asyncio.Future[Result]:
         """The future of the entry's result. Raises RingFull and NotReady.
@@ -164,9 +162,19 @@ class Committer:
             self._on_failure(error)
         return _failed(self.failure)
 
+    def _schedule(self) -> None:
+        """The next commit, in the next turn of the loop: what can be read by then joins the batch.
+
+        Beginning it at once leaves two groups of clients that take turns, each with half of the batch: at 32
+        connections to the shard alone that is 7.9k a second in place of 12k.
+        """
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
     def _begin(self) -> None:
         self._scheduled = False
-        if self._commit is not None:  # begun by `_flushed`, after somebody it answered asked for this call
+        if self._commit is not None:  # asked for by somebody whom this very call has answered
             return
         while self._ring and self.failure is None:
             batch = self._ring.drain(self._batch_count_max)
@@ -213,8 +221,8 @@ class Committer:
         self._commit = None
         now = self._clock.monotonic()
         self._metrics.committed(len(commit.batch), now - commit.began, now - commit.written)
+        self._schedule()
         self._answer(commit.batch, commit.plan)
-        self._begin()
 
     def _publish(self) -> None:
         incarnation, epoch = self.identity.incarnation, self.identity.epoch

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import NotReady, RingFull, StoreBusy, StoreFailed
 from gateway.http.message import Response
-from gateway.planner import Acknowledgement, MerchantsCopy, Result
+from gateway.planner import Acknowledgement, Departure, MerchantsCopy, Result
 from gateway.settings import CommitSettings
 from gateway.store.memory import Disk
 from tests.fixtures.shard import HeldDisk, InProcessShard, assert_problem, document, header, in_process_shard
@@ -108,9 +108,32 @@ async def test_there_is_one_commit_at_a_time_whoever_asks_while_answers_are_give
         "two commits are under way: each would be answered by the other's fsync"
     )
     held(shard).complete()
-    assert told == ["first", "pipelined"]
-    held(shard).complete()
     assert told == ["first", "pipelined", "next"]
+    assert not held(shard).pending
+
+
+async def test_there_is_one_commit_at_a_time_whoever_asks_while_a_batch_without_a_change_is_answered(
+    tmp_path: Path,
+) -> None:
+    shard = in_process_shard(tmp_path, flusher=HeldDisk)
+    told: list[str] = []
+    nothing = Departure("acme/order-0001", 1)  # there is no such payment, so nothing is written
+
+    def asked_again(_result: Result) -> None:
+        asyncio.get_running_loop().call_soon(late)
+        shard.committer.hand_over(MerchantsCopy(b"1"), lambda _: told.append("first"))
+
+    def late() -> None:
+        shard.committer.hand_over(MerchantsCopy(b"2"), lambda _: told.append("second"))
+
+    shard.committer.hand_over(nothing, asked_again)
+    await settle()
+    assert len(held(shard).pending) == 1
+    held(shard).complete()
+    await settle()
+    assert told == ["first"]
+    held(shard).complete()
+    assert told == ["first", "second"]
 
 
 async def test_a_failed_fsync_never_acknowledges_and_ends_the_shard(tmp_path: Path) -> None:

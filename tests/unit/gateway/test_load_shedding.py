@@ -119,6 +119,8 @@ async def finish(shard: InProcessShard, waiting: list[Any]) -> list[int]:
     flusher = shard.committer._flusher
     assert isinstance(flusher, HeldDisk)
     for _ in waiting:
+        while not flusher.pending:  # the next commit begins a turn of the loop later
+            await asyncio.sleep(0)
         flusher.complete()
     return [(await task).status for task in waiting]
 
