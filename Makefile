@@ -2,17 +2,21 @@
 
 PYTHON ?= python3
 ARGS ?=
+COUNT ?= 200000
+WIRE ?= 50000
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test bench bench-gateway bench-overload bench-scale bench-ack proto lock
+.PHONY: help up down check test fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
 	@echo 'make down                        stop it'
 	@echo 'make test [ARGS="-k ring"]       run the tests'
+	@echo 'make fuzz [COUNT=… WIRE=…]      bodies against the oracle, broken HTTP, requests from the document'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -36,6 +40,17 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest $(ARGS)
+
+# COUNT bodies in process, WIRE requests over the wire to a shard and as many through nginx, and SECONDS of coverage-guided
+# bodies where atheris can be had. TOLLGATE_FUZZ_SEED draws others.
+FUZZ_FOLDER := $(VENV)/fuzz
+fuzz: $(VENV)/.installed-dev
+	TOLLGATE_FUZZ_COUNT=$(COUNT) TOLLGATE_FUZZ_WIRE=$(WIRE) TOLLGATE_FUZZ_EXAMPLES=200 $(BIN)/pytest tests/fuzz $(ARGS)
+	@mkdir -p $(FUZZ_FOLDER)
+	@if $(INSTALL) --only-binary :all: --require-hashes -r requirements-fuzz.lock 2>/dev/null; then \
+		$(BIN)/python -m tests.fuzz.atheris_admission $(FUZZ_FOLDER) tests/fuzz/corpus -dict=tests/fuzz/admission.dict \
+			-artifact_prefix=$(FUZZ_FOLDER)/ -max_len=4096 -max_total_time=$(SECONDS); \
+	else echo 'atheris has no wheel for this Python and platform: the coverage-guided part is skipped'; fi
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

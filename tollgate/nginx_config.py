@@ -94,7 +94,7 @@ class Problem:
     detail: str
 
 
-_MALFORMED = "The request is not well-formed HTTP, or its headers can't be read."
+_MALFORMED = "The request is not well-formed HTTP/1.0, 1.1 or 2, or its headers or coding can't be read."
 # Where a shard has the same code, its title is the same: a problem's title follows its type.
 PROBLEMS: Final = (
     Problem(400, "The request is not valid", "invalid_request", _MALFORMED),
@@ -129,12 +129,6 @@ PROBLEMS: Final = (
         "This address asks more often than it may; come again later.",
     ),
     Problem(
-        501,
-        "The transfer encoding is not known",
-        "not_implemented",
-        "Bodies come with a Content-Length or chunked.",
-    ),
-    Problem(
         503,
         "The owner of this id is not available",
         "owner_unavailable",
@@ -145,12 +139,6 @@ PROBLEMS: Final = (
         "The owner of this id did not answer",
         "owner_timeout",
         "The shard did not answer in time; retry with the same id.",
-    ),
-    Problem(
-        505,
-        "The HTTP version is not supported",
-        "http_version_not_supported",
-        "HTTP/1.0, 1.1 and 2 are spoken here.",
     ),
 )
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from gateway.http.body import BODY_TIMEOUT_S, bounded, has_body, too_slow
+from gateway.http.body import BODY_TIMEOUT_S, bounded, foreign_coding, has_body, too_slow
 from gateway.http.message import Request, Response
 from gateway.http.routes import HttpApp
 
@@ -24,6 +24,10 @@ class AsgiApp:
         headers = AsgiHeaders(scope["headers"])
         body: bytes | None = b""
         if has_body(headers):
+            problem = foreign_coding(headers)
+            if problem is not None:
+                await _send(send, problem.response())
+                return
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     body = await bounded(_chunks(receive))

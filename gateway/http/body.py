@@ -19,6 +19,18 @@ def has_body(headers: Headers) -> bool:
     return headers.get("content-length") not in (None, "0") or headers.get("transfer-encoding") is not None
 
 
+def foreign_coding(headers: Headers) -> Problem | None:
+    """Parsers are content when `chunked` comes last, and would hand on what is still gzip, say."""
+    codings = headers.get_all("transfer-encoding")
+    if not codings or [coding.lower() for coding in codings] == ["chunked"]:
+        return None
+    return Problem(
+        "invalid_request",
+        "A body comes with a Content-Length, or chunked alone.",
+        headers=[("connection", "close")],
+    )
+
+
 def is_known_small(headers: Headers) -> bool:
     """Whether the body is announced to be within bounds; servers hold a sender to what it announced."""
     length = headers.get("content-length")

@@ -23,7 +23,7 @@ import httptools
 import structlog
 
 from gateway.http.address import address_taken
-from gateway.http.body import BODY_TIMEOUT_S, DISCARDED_BYTES_MAX, too_slow
+from gateway.http.body import BODY_TIMEOUT_S, DISCARDED_BYTES_MAX, foreign_coding, too_slow
 from gateway.http.connection_bounds import ConnectionBounds
 from gateway.http.message import Request, Response
 from gateway.http.parsed_headers import ParsedHeaders
@@ -35,6 +35,7 @@ HEADER_BYTES_MAX: Final = 32 * 1024
 HEADER_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 75.0  # above nginx's, so that it is nginx that closes an idle connection
 SEND_TIMEOUT_S: Final = 10.0
+LINGER_S: Final = 2.0  # after the last answer, for a client that is still sending
 SURPLUS_LIFE_S: Final = 2.0  # of a connection beyond those that are served: one question and its answer
 PIPELINED_MAX: Final = 16
 UNSENT_BYTES_MAX: Final = 16 * 1024
@@ -42,6 +43,7 @@ _REQUEST_BYTES: Final = 1024  # roughly what a waiting request takes beside its 
 _SWEEP_INTERVAL_S: Final = 1.0
 _STOP_POLL_S: Final = 0.01
 _BACKLOG: Final = 4096  # a full queue drops newcomers, who try again after a second
+_CLOSE: Final = ("connection", "close")
 _NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -94,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._refusal: Problem | None = None  # nothing after it is read
         self._half_closed = False
+        self._said_last = False
         self._in_message = False
         self._in_body = False
         self._advanced = False
@@ -126,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._shared.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
+        if self._is_over or self._said_last:
             return
         self._advanced = False
         try:
@@ -134,7 +137,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._refuse(Problem("invalid_request", "Only HTTP/1.1 is spoken here, without upgrades."))
         except httptools.HttpParserError:
-            self._refuse(Problem("invalid_request", "The request is not well-formed HTTP."))
+            if not self._said_last:  # what follows `Connection: close` is nobody's
+                self._refuse(Problem("invalid_request", "The request is not well-formed HTTP."))
         # The parser keeps a header to itself until it is whole, however long it gets.
         self._unfinished_bytes = 0 if self._advanced else self._unfinished_bytes + len(data)
         if self._unfinished_bytes > HEADER_BYTES_MAX:
@@ -183,6 +187,8 @@ class Connection(asyncio.Protocol):
         self._deadline = self._shared.now + BODY_TIMEOUT_S
         if (self._headers.get("expect") or "").lower() == "100-continue" and not self._busy:
             self._transport.write(_CONTINUE)
+        if self._headers.get("transfer-encoding") and (problem := foreign_coding(self._headers)):
+            self._refuse(problem)
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -204,6 +210,7 @@ class Connection(asyncio.Protocol):
         request = Request(self._parser.get_method().decode("ascii"), path, query, self._headers, body)
         self._body = b""  # whoever holds the request holds it
         keep_alive = self._parser.should_keep_alive()
+        self._said_last = not keep_alive
         self._deadline = _NEVER
         if not (self._busy or self._waiting or self._write_paused):
             self._serve(request, keep_alive)
@@ -258,7 +265,7 @@ class Connection(asyncio.Protocol):
         self._advancing = False
         if self._refusal is not None and not (self._busy or self._waiting or self._closing):
             self._transport.write(encode(self._refusal.response(), self._shared.date, close=True))
-            self._close()
+            self._linger()
         elif self._reading_paused and len(self._waiting) <= PIPELINED_MAX // 2 and not self._is_over:
             self._reading_paused = False
             self._transport.resume_reading()
@@ -291,7 +298,7 @@ class Connection(asyncio.Protocol):
         last = not more and (not self._keep_alive or self._half_closed or self._shared.draining)
         self._transport.write(encode(response, self._shared.date, close=last, head=self._head))
         if last:
-            self._close()
+            self._linger()
         elif more and not self._advancing:  # else the loop in _next goes on: no recursion, however many wait
             self._next()
         elif not self._in_message:
@@ -325,6 +332,17 @@ class Connection(asyncio.Protocol):
     def _is_over(self) -> bool:
         return self._closing or self._refusal is not None
 
+    def _linger(self) -> None:
+        """Ends this side and reads on: a close on unread bytes resets, which can take the answer away from a
+        client that is still sending (RFC 9112, 9.6)."""
+        if self._half_closed or self._transport.is_closing():
+            self._close()
+            return
+        self._closing = True
+        self._ends_at = min(self._ends_at, self._shared.loop.time() + LINGER_S)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
     def _close(self) -> None:
         self._closing = True
         self._ends_at = min(self._ends_at, self._shared.now + SEND_TIMEOUT_S)
@@ -337,7 +355,7 @@ def encode(response: Response, date: str, *, close: bool, head: bool = False) ->
     lines = [_STATUS_LINE[status], *[f"{name}: {value}\r\n" for name, value in headers]]
     if not head and status not in (204, 304):
         lines.append(f"content-length: {len(body)}\r\n")
-    if close:
+    if close and _CLOSE not in headers:
         lines.append("connection: close\r\n")
     lines.append(date)
     lines.append("\r\n")

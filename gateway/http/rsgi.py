@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from gateway.http.body import BODY_TIMEOUT_S, bounded, has_body, is_known_small, too_slow
+from gateway.http.body import BODY_TIMEOUT_S, bounded, foreign_coding, has_body, is_known_small, too_slow
 from gateway.http.message import Headers, Request, Response
 from gateway.http.routes import HttpApp
 
@@ -45,6 +45,10 @@ class RsgiApp:
         headers = scope.headers
         body: bytes | None = b""
         if has_body(headers):
+            problem = foreign_coding(headers)
+            if problem is not None:
+                _send(protocol, problem.response())
+                return
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     body = await protocol() if is_known_small(headers) else await bounded(protocol)

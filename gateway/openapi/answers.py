@@ -25,11 +25,9 @@ ANYWHERE: Final = (
     "headers_too_large",
     "rate_limited",
     "internal",
-    "not_implemented",
     "overloaded",
     "owner_unavailable",
     "owner_timeout",
-    "http_version_not_supported",
 )
 NO_STORE: Final = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
 COME_AGAIN: Final = {

@@ -23,10 +23,8 @@ _FOR_CARD_DATA: Final = "^([cC][vV][vVcC]|[pP][aA][nN])$"
 PROXY_CODES: Final = {
     "length_required": 411,
     "uri_too_long": 414,
-    "not_implemented": 501,
     "owner_unavailable": 503,
     "owner_timeout": 504,
-    "http_version_not_supported": 505,
 }
 STATUS_OF: Final = {code: kind.status for code, kind in KINDS.items()} | PROXY_CODES
 HIDDEN_FROM_BROWSERS: Final = ("metadata", "customer_id")

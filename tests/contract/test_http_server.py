@@ -117,6 +117,15 @@ async def test_header_bytes_that_are_no_text_are_survived(served: Served) -> Non
     assert (await served.raw(head("GET", "/livez"))).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "chunked, chunked", "identity"])
+async def test_a_body_in_a_coding_that_is_not_undone_is_no_payment(served: Served, coding: str) -> None:
+    raw = json.dumps(BODY).encode()
+    request = head("POST", "/v1/payments", **HEADERS, Transfer_Encoding=coding)
+    answer = await served.raw(request + b"%x\r\n%s\r\n0\r\n\r\n" % (len(raw), raw))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert not served.shard.committer.durable.last
+
+
 async def test_a_taken_address_is_refused(served: Served, server_name: ServerName) -> None:
     second = http_server(served.shard.http, f"127.0.0.1:{served.port}", server_name)
     with pytest.raises(ConfigurationError, match="can't be listened on"):

@@ -48,11 +48,16 @@ def test_a_chunked_body_is_bounded_too(front: Front) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "invalid_request"),
         (b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid_request"),
         (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "not_implemented"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "invalid_request"),
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "uri_too_long"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 9000 + b"\r\n", 431, "headers_too_large"),
-        (b"GET / HTTP/7.0\r\nHost: a\r\n\r\n", 505, "http_version_not_supported"),
+        (
+            b"TRACE / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\ntoo long\r\n0\r\n\r\n",
+            400,
+            "invalid_request",
+        ),
+        (b"GET / HTTP/7.0\r\nHost: a\r\n\r\n", 400, "invalid_request"),
     ],
 )
 def test_what_is_not_proper_http_gets_a_problem(front: Front, raw: bytes, status: int, code: str) -> None:
