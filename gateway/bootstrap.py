@@ -29,6 +29,7 @@ from gateway.retention import Retention
 from gateway.ring import Ring
 from gateway.settings import GatewaySettings
 from gateway.store.folder import open_watermark, prepare_folder
+from gateway.store.gauges import watch_store
 from gateway.store.interface import Store
 from gateway.store.opening import Opened, open_store
 from gateway.store.rocks import RocksStore
@@ -76,6 +77,7 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
     committer = build_committer(settings, store, opened, flusher, watermark, clock, metrics, failed)
     replication = build_replication(settings, committer, clock, metrics)
     watch(metrics, committer, health)
+    watch_store(metrics, store)
     headroom = build_headroom(settings, committer, health, metrics, lambda: free_bytes(data_dir))
     retention = Retention(
         committer,

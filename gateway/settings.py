@@ -27,7 +27,7 @@ class ShardSettings(_Section):
     http: HostPort
     grpc: HostPort
     server: ServerName = "httptools"
-    # Below this, new payments are refused: 64 MiB of WAL, 100 MiB of memtables, and the largest compaction
+    # Below this, new payments are refused: 96 MiB of WAL, 128 MiB of memtables, and the largest compaction
     # (RocksDB's bound is 25 files of 64 MiB, 1.6 GiB) finish in it. ENOSPC would end the shard.
     disk_free_min: Annotated[ByteSize, Field(ge=0)] = ByteSize(2 * _GIB)
     # What may wait for Kafka: an outage of 9 hours at 1,000 payments/s of 500 bytes, 2 hours at 5,000/s.

@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ import psutil
 
 from benchmarks.measure.generator import Target
 from benchmarks.systems.catalogue import Setup, shard_part
+from tollgate.errors import OperationalError
 from tollgate.local import process
 from tollgate.local.part import Part
 from tollgate.local.ports import address
@@ -41,7 +43,24 @@ class Shard:
         began = time.perf_counter()
         self.running = process.start(self.part)
         await process.wait_ready(self.part, self.running, READY_TIMEOUT_S)
-        return (time.perf_counter() - began) * 1e3
+        ready_ms = (time.perf_counter() - began) * 1e3
+        if not self._listens():
+            raise OperationalError(
+                f"Another process listens on {self.target.address}, where {self.name} was to. "
+                "Choose other ports: --port-base."
+            )
+        return ready_ms
+
+    def _listens(self) -> bool:
+        """Whether it was this process that said it is ready: its port was free for a moment."""
+        assert self.running is not None
+        listening = psutil.Process(self.running.pid).net_connections("tcp")
+        return any(f"{at.laddr[0]}:{at.laddr[1]}" == self.target.address for at in listening if at.laddr)
+
+    def cpu_s(self) -> float:
+        assert self.running is not None
+        times = psutil.Process(self.running.pid).cpu_times()
+        return times.user + times.system
 
     async def stop(self) -> None:
         if self.running is not None:
@@ -70,6 +89,13 @@ class Shard:
     def files_mib(self, suffix: str) -> float:
         """Of the database's files that end so: what `.sst` and `.log` (the WAL) take on disk."""
         return _size(self._files(suffix)) / _MIB
+
+    def warm_pages(self) -> None:
+        """Reads the store once, so that all of it is in the page cache, as far as that has room."""
+        for path in self._files(".sst"):
+            with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+                while file.read(_MIB):
+                    pass
 
     def forget_pages(self) -> None:
         """Takes the store out of the page cache: what is read next comes from the disk."""

@@ -12,26 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from rocksdict import (
-    BlockBasedOptions,
-    Cache,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    WriteBatch,
-    WriteOptions,
-)
+from rocksdict import Cache, Rdict, WriteBatch, WriteOptions
 
 from gateway.errors import StoreBusy, StoreFailed
 from gateway.store.interface import Delete, Operation, Put
+from gateway.store.tuning import Tuning, database_options, family_options
 from tollgate.errors import CorruptionError, OperationalError
 from tollgate.shard_layout import COLUMN_FAMILIES
 
-_MIB: Final = 1024 * 1024
-_BLOCK_CACHE_BYTES: Final = 64 * _MIB
-_MEMTABLE_BYTES: Final = 16 * _MIB
-_WAL_BYTES_MAX: Final = 64 * _MIB
-_LOG_FILES_KEPT: Final = 5
 # What RocksDB says, and what a person does about it.
 _ADVICE: Final = {
     "lock": "end the process that holds it",
@@ -40,6 +28,7 @@ _ADVICE: Final = {
     "Read-only file system": "mend the disk and mount it writable",
     "Permission denied": "give the shard's user the folder",
 }
+_TUNING: Final = Tuning()
 
 
 class _Translated:
@@ -71,14 +60,14 @@ _CLOSING: Final = _Translated("close")
 class RocksStore:
     """Opens or creates the database in `path`. Raises CorruptionError or OperationalError when it can't."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tuning: Tuning = _TUNING) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        cache = Cache(_BLOCK_CACHE_BYTES)
+        cache = Cache(tuning.block_cache)
         try:
             self._db = Rdict(
                 str(path),
-                _database_options(),
-                column_families={family: _family_options(cache) for family in COLUMN_FAMILIES},
+                database_options(tuning),
+                column_families={family: family_options(tuning, family, cache) for family in COLUMN_FAMILIES},
             )
             self._families = {family: self._db.get_column_family(family) for family in COLUMN_FAMILIES}
             self._handles = {family: self._db.get_column_family_handle(family) for family in COLUMN_FAMILIES}
@@ -125,6 +114,14 @@ class RocksStore:
         with _SYNCING:
             self._db.flush_wal(sync=True)
 
+    def property(self, family: str, name: str) -> int:
+        """A number that RocksDB keeps of `family`. Raises StoreFailed."""
+        with _READING:
+            value = self._families[family].property_int_value(name)
+        if value is None:
+            raise StoreFailed(f"RocksDB has no property {name}.")
+        return value
+
     def close(self) -> None:
         if not self._families:
             return
@@ -135,27 +132,6 @@ class RocksStore:
         with _CLOSING:
             for handle in handles:
                 handle.close()
-
-
-def _database_options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_max_total_wal_size(_WAL_BYTES_MAX)
-    options.set_keep_log_file_num(_LOG_FILES_KEPT)
-    # A torn tail was never acknowledged and is cut; a hole before good records is refused at opening.
-    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
-    return options
-
-
-def _family_options(cache: Cache) -> Options:
-    table = BlockBasedOptions()
-    table.set_block_cache(cache)
-    table.set_bloom_filter(10, False)  # a new id is looked up first: 1 % of those look-ups reads a block
-    options = Options(raw_mode=True)
-    options.set_block_based_table_factory(table)
-    options.set_write_buffer_size(_MEMTABLE_BYTES)
-    return options
 
 
 def _open_error(path: Path, error: Exception) -> OperationalError | CorruptionError:

@@ -114,30 +114,25 @@ def test_a_killed_fill_goes_on_where_it_stood_and_counts_nothing_twice(tmp_path:
         assert found.log.acknowledged == 0
 
 
-def test_a_tailer_follows_a_store_that_flushes_and_compacts_under_it(tmp_path: Path) -> None:
-    """Through a secondary that sees memtables become files and write-ahead logs disappear meanwhile."""
-    count = 60_000
-    source, tailer, clock = (
-        RocksSource(tmp_path, SystemClock(), DeafBell()),
-        Tailer(SHARD, Policy()),
-        SystemClock(),
-    )
-    with filling(tmp_path, count) as process:
-        wait_until(lambda: durable(tmp_path) > 0, "the store is open")
-        watermark = source.watermark()
-        assert watermark is not None
-        tailer.opened(source.open(), watermark, clock.monotonic())
-        while tailer.position < count:
-            assert process.poll() in (None, 0), "the fill goes on"
-            watermark = source.watermark()
-            assert watermark is not None
-            if watermark.sequence > tailer.position:
-                read = Read(tailer.position, min(watermark.sequence, tailer.position + 1_000))
-                records = tailer.seen(read, source.read(read.after, read.up_to), clock.monotonic())
-                assert records, f"what is durable is seen at the first look after {tailer.position}"
-                tailer.published(records[-1].sequence)
+async def test_the_tailer_reads_what_was_filled_in_from_its_cursor_to_the_end(tmp_path: Path) -> None:
+    await fill(tmp_path, SHARD, WANTED)
+    clock, tailer = SystemClock(), Tailer(SHARD, Policy())
+    source = RocksSource(tmp_path, clock, DeafBell())
+    watermark = source.watermark()
+    assert watermark is not None
+    restart = tailer.opened(source.open(), watermark, clock.monotonic())
+    assert restart is not None
+    assert restart.acknowledged == WANTED.shipped
+    keys = []
+    while tailer.position < WANTED.payments:
+        read = Read(tailer.position, min(WANTED.payments, tailer.position + 1_000))
+        records = tailer.seen(read, source.read(read.after, read.up_to), clock.monotonic())
+        assert records, f"what is durable is seen at the first look after {tailer.position}"
+        keys += [record.key for record in records]
+        tailer.published(records[-1].sequence)
     source.close()
-    assert list((tmp_path / DATABASE_DIR).glob("*.sst")), "there were flushes"
+    unshipped = range(WANTED.shipped, WANTED.payments)
+    assert keys == [payment_key(MERCHANT, checkout_id(WANTED.seed, n)) for n in unshipped]
 
 
 async def test_another_seeds_store_is_not_filled_up(tmp_path: Path) -> None:
