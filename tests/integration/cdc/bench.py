@@ -36,8 +36,8 @@ class Shipped(NamedTuple):
     headers: dict[str, bytes]
 
 
-def shipped(bootstrap: str, incarnation: bytes, topic: str = CHANGES) -> list[Shipped]:
-    """Everything of one store that Kafka has now, in order within each partition."""
+def shipped(bootstrap: str, incarnation: bytes | None, topic: str = CHANGES) -> list[Shipped]:
+    """Everything of one store (None: of any) that Kafka has now, in order within each partition."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False, "log_level": 2}
     )
@@ -59,7 +59,7 @@ def shipped(bootstrap: str, incarnation: bytes, topic: str = CHANGES) -> list[Sh
             if offset >= ends[partition] - 1:
                 unread.discard(partition)
             headers = dict(message.headers() or ())
-            if headers.get("incarnation") == incarnation.hex().encode():
+            if incarnation is None or headers.get("incarnation") == incarnation.hex().encode():
                 found.append(_shipped(message, partition, headers))
     finally:
         consumer.close()
