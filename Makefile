@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
+.PHONY: help up down check test fault-disk fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
 	@echo 'make down                        stop it'
 	@echo 'make test [ARGS="-k ring"]       run the tests'
 	@echo 'make fuzz [COUNT=… WIRE=…]      bodies against the oracle, broken HTTP, requests from the document'
+	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -51,6 +52,10 @@ fuzz: $(VENV)/.installed-dev
 		$(BIN)/python -m tests.fuzz.atheris_admission $(FUZZ_FOLDER) tests/fuzz/corpus -dict=tests/fuzz/admission.dict \
 			-artifact_prefix=$(FUZZ_FOLDER)/ -max_len=4096 -max_total_time=$(SECONDS); \
 	else echo 'atheris has no wheel for this Python and platform: the coverage-guided part is skipped'; fi
+# Every fault of the disk, and files broken with many seeds; the default run has one of each kind.
+fault-disk: $(VENV)/.installed-dev
+	DISK_FAULT_SEEDS=$(or $(SEEDS),20) $(BIN)/pytest tests/fault/test_disk_faults.py tests/fault/test_corrupt_store.py \
+		tests/fault/test_full_volume.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -38,6 +39,7 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log may be on the disk that is full
+        sys.stderr.flush()
     # Without the interpreter's own end: it would wait for a failed store to close and for a disk that hangs.
     os._exit(code)

@@ -134,8 +134,8 @@ async def _keep_last(replication: Replication) -> None:
 
 
 def _linger(loop: asyncio.AbstractEventLoop, reason: str, seconds: float, end: Callable[[int], None]) -> None:
-    log.critical("the store failed; unready from now on, exit follows", reason=reason, seconds=seconds)
     loop.call_later(seconds, end, EXIT_STORE_FAILED)
+    log.critical("the store failed; unready from now on, exit follows", reason=reason, seconds=seconds)
 
 
 async def _copy_merchants(shard: Shard, ledger: LedgerClient) -> None:

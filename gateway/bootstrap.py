@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.change_log import RetentionPolicy
+from gateway.clock_trust import ClockTrust
 from gateway.committer import Committer, Waiting
 from gateway.errors import StoreFailed
 from gateway.flusher import Flusher, ThreadFlusher
@@ -31,7 +32,7 @@ from gateway.settings import GatewaySettings
 from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.gauges import watch_store
 from gateway.store.interface import Store
-from gateway.store.opening import Opened, open_store
+from gateway.store.opening import Opened, newest_change_us, open_store
 from gateway.store.rocks import RocksStore
 from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock, SystemClock
@@ -85,6 +86,7 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
         clock,
         RetentionPolicy(settings.retention.changes_s * 1_000_000, settings.retention.changes_bytes_max),
         settings.retention.payments_s * 1_000_000,
+        ClockTrust(newest_change_us(store, opened.log), clock.now_us(), clock.monotonic()),
     )
     http = build_http(settings, committer, replication, merchants, health, metrics, clock)
     return Shard(

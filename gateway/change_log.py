@@ -8,7 +8,8 @@ retention knows age and size of any piece without reading it.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from tollgate.shard_layout import META_MARK_PREFIX, PAYMENTS_WITNESS_PREFIX, decode_u64, encode_u64
@@ -81,6 +82,9 @@ class RetentionPolicy:
 
     age_us: int
     bytes_max: int
+
+    def by_size_alone(self) -> RetentionPolicy:
+        return replace(self, age_us=sys.maxsize)
 
 
 def prunable(log: LogState, policy: RetentionPolicy, now_us: int) -> int | None:

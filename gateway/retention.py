@@ -1,7 +1,7 @@
 """What leaves the shard by itself: shipped changes after a day, settled payments after a month.
 
 Bounded per tick. Nothing is lost by it: changes are in Kafka, payments in Postgres, and every removal goes
-through the committer, which checks again.
+through the committer, which checks again. A clock that is not to be believed removes nothing by age.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.change_log import RetentionPolicy, prunable
+from gateway.clock_trust import ClockTrust
 from gateway.committer import Committer
 from gateway.errors import StoreFailed
 from gateway.planner import Departure, Pruning
@@ -41,21 +42,26 @@ class Retention:
     clock: Clock
     changes: RetentionPolicy
     payments_age_us: int
+    trust: ClockTrust
     _cursor: bytes = PAYMENTS_BEGIN
 
     async def tick(self) -> None:
         """Raises what the committer raises: Overloaded, NotReady."""
-        through = prunable(self.committer.durable, self.changes, self.clock.now_us())
+        now_us = self.clock.now_us()
+        trusted = self.trust.is_trusted(now_us, self.clock.monotonic())
+        policy = self.changes if trusted else self.changes.by_size_alone()
+        through = prunable(self.committer.durable, policy, now_us)
         if through is not None:
             await self.committer.commit(Pruning(through))
-        await asyncio.gather(*map(self.committer.commit, self._departures()))
+        if trusted:
+            await asyncio.gather(*map(self.committer.commit, self._departures(now_us)))
 
-    def _departures(self) -> list[Departure]:
+    def _departures(self, now_us: int) -> list[Departure]:
         try:
             rows = self.store.scan(PAYMENTS, self._cursor, SCAN_PER_TICK)
         except StoreFailed as error:
             raise self.committer.fail(error) from error
         self._cursor = rows[-1][0] + b"\0" if len(rows) == SCAN_PER_TICK else PAYMENTS_BEGIN
-        older_than_us = self.clock.now_us() - self.payments_age_us
+        older_than_us = now_us - self.payments_age_us
         found = ((key, Payment.FromString(raw)) for key, raw in rows)
         return [Departure(key.decode(), p.version) for key, p in found if may_leave(p, older_than_us)]

@@ -9,6 +9,7 @@ settings.register_profile("tollgate", deadline=None)
 settings.load_profile("tollgate")
 
 pytest_plugins = [
+    "tests.fixtures.faulty_disk",
     "tests.fixtures.kafka",
     "tests.fixtures.live_shards",
     "tests.fixtures.postgres",

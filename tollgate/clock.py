@@ -43,6 +43,10 @@ class FakeClock:
     def monotonic(self) -> float:
         return self._monotonic
 
+    def jump(self, seconds: float) -> None:
+        """The wall clock is set; no time passes."""
+        self._now_us += round(seconds * 1_000_000)
+
     def advance(self, seconds: float) -> None:
         self._now_us += round(seconds * 1_000_000)
         self._monotonic += seconds

@@ -7,11 +7,13 @@ passing it.
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import re
 import sys
-from typing import Final
+from contextlib import suppress
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -44,6 +46,19 @@ def _drop_secrets(
     return event
 
 
+class _LossyStream(io.TextIOBase):
+    """stderr, but a log on a full disk loses lines instead of breaking who writes them."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
 def configure_logging(part: str, level: str = "INFO") -> None:
     """Call once, in `__main__`. `part` is bound to every line (`shard-0`, `cdc-1`, `processor-0`)."""
     numeric = logging.getLevelNamesMapping()[level.upper()]
@@ -58,7 +73,7 @@ def configure_logging(part: str, level: str = "INFO") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _LossyStream())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=part)

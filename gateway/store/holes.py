@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.change_log import Mark
 from gateway.store.interface import Store
-from tollgate.shard_layout import CHANGES, PAYMENTS, PAYMENTS_BEGIN, decode_u64, encode_u64
+from tollgate.shard_layout import CHANGES, PAYMENTS, decode_u64, encode_u64
 
 # Their changes are read at start: the newest 256 MiB of the log, which is more than was still on its way to
 # tables; what has been there longer is in files that RocksDB misses itself.
@@ -34,9 +34,9 @@ def missing_in_marks(store: Store, marks: Sequence[Mark], pruned: int) -> str | 
     for mark, change in zip(newest, changes, strict=True):
         if change is None:
             return f"change {mark.sequence} is missing"
-    witnesses = _witnesses(store)
-    for mark in marks:
-        if mark.witness() not in witnesses:
+    witnesses = store.get_many(PAYMENTS, [mark.witness() for mark in marks])
+    for mark, witness in zip(marks, witnesses, strict=True):
+        if witness is None:
             return f"payments that came with change {mark.sequence} are missing"
     return None
 
@@ -55,12 +55,3 @@ def changes_after(store: Store, sequence: int, last: int) -> tuple[int, int | No
         if not rows:
             return total, expected
     return total, None
-
-
-def _witnesses(store: Store) -> set[bytes]:
-    found: set[bytes] = set()
-    start = b""
-    while rows := [key for key, _ in store.scan(PAYMENTS, start, _SCAN) if key < PAYMENTS_BEGIN]:
-        found.update(rows)
-        start = rows[-1] + b"\0"
-    return found

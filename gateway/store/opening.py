@@ -77,6 +77,12 @@ def open_store(
     return Opened(Identity(shard, incarnation, epoch), log)
 
 
+def newest_change_us(store: Store, log: LogState) -> int | None:
+    """When the newest change was committed, by the clock of then. Raises StoreFailed."""
+    raw = store.get(CHANGES, encode_u64(log.last))
+    return None if raw is None else Change.FromString(raw).committed_at_us
+
+
 def _check_new(store: Store, watermark: Watermark | None) -> None:
     if watermark is not None:
         raise _corrupt(

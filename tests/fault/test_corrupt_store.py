@@ -6,6 +6,7 @@ never flushed. Each damage is applied to a copy, which is then opened as a start
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,17 +16,21 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import aiohttp
 import pytest
 
+from gateway.app import EXIT_STORE_FAILED
 from gateway.change_log import MARK_BYTES, LogState
 from gateway.errors import StoreFailed
 from gateway.planner import Acceptance, Acknowledgement, Planner
 from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.opening import open_store
 from gateway.store.rocks import RocksStore
+from tests.fixtures.shard import MERCHANT
+from tests.fixtures.shard_process import READY_S, ShardProcess
 from tollgate.errors import CorruptionError, OperationalError
 from tollgate.shard_layout import CHANGES, DATABASE_DIR, META, PAYMENTS, encode_u64
-from tollgate.v1.payment_pb2 import Payment
+from tollgate.v1.payment_pb2 import Capture, Payment, Status
 from tollgate.watermark import Watermark
 
 pytestmark = pytest.mark.fault
@@ -85,7 +90,12 @@ class Writer:
 
 
 def payment_bytes(random: Random) -> bytes:
-    return Payment(merchant="acme", description=random.randbytes(1_000).hex()).SerializeToString()
+    return Payment(
+        merchant=MERCHANT,
+        status=Status.STATUS_PENDING,
+        capture=Capture.CAPTURE_AUTOMATIC,
+        description=random.randbytes(1_000).hex(),
+    ).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         for _ in range(PER_ROUND // 10):
             entries = []
             for _ in range(10):
-                key, payment = f"acme/order-{len(acknowledged):06}", payment_bytes(random)
+                key, payment = f"{MERCHANT}/order-{len(acknowledged):06}", payment_bytes(random)
                 acknowledged[key.encode()] = payment
                 entries.append(Acceptance(key, payment, b"", ""))
             writer.commit(entries)
@@ -108,7 +118,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         elif turn == 4:
             writer.to_tables(PAYMENTS)
     assert writer.log.bytes_total > 4 * MARK_BYTES
-    writer.commit([Acceptance("acme/never-told", payment_bytes(random), b"", "")], flush=False)
+    writer.commit([Acceptance(f"{MERCHANT}/never-told", payment_bytes(random), b"", "")], flush=False)
     shutil.copytree(folder / "live", folder / "killed", ignore=shutil.ignore_patterns("LOCK"))
     writer.store.close()
     writer.watermark.close()
@@ -252,3 +262,45 @@ def test_a_broken_file_is_refused_or_harmless(
     outcome = outcome_of(folder, image, said)
     if outcome != Outcome.WHOLE:
         assert "Operator action" in said[0]
+
+
+def settle(folder: Path) -> None:
+    """Everything into as few tables as there may be: a compaction under way would mend what a test breaks."""
+    store = RocksStore(folder / DATABASE_DIR)
+    for family in store._families.values():
+        family.compact_range(b"", b"\xff")
+    store.close()
+
+
+def overwrite_tables(folder: Path) -> None:
+    for path in folder.glob("db/*.sst"):
+        size = path.stat().st_size
+        overwrite(path, size // 4, Random(1).randbytes(size // 2))
+
+
+async def test_a_block_that_is_found_damaged_while_running_is_a_failure_not_an_answer(
+    image: Image, tmp_path: Path
+) -> None:
+    """The files are whole at the start, which reads little of them; then their data is overwritten."""
+    shard = ShardProcess(copied(image, tmp_path))
+    settle(shard.folder)
+    process = shard.start(TOLLGATE_WATCHDOG__LINGER_S="0.5")
+    try:
+        async with aiohttp.ClientSession() as session:
+            await shard.ready(session)
+            overwrite_tables(shard.folder)
+            status = 200
+            for key in reversed(image.acknowledged):  # retention has read the first of them
+                checkout_id = key.decode().partition("/")[2]
+                status, payment = await shard.get(session, checkout_id)
+                if status != 200:
+                    break
+                assert payment["description"] in image.acknowledged[key].decode(errors="replace")
+            assert status == 503
+            async with session.get(f"{shard.url}/readyz") as response:
+                assert response.status == 503
+                assert "block checksum mismatch" in (await response.json())["detail"]
+            assert await asyncio.to_thread(process.wait, READY_S) == EXIT_STORE_FAILED
+    finally:
+        if process.poll() is None:
+            shard.kill()

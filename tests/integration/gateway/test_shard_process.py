@@ -4,104 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import aiohttp
 import pytest
-from grpc import aio
 
-from tests.fixtures.free_port import free_port
-from tests.fixtures.shard import API_KEY, BODY, MERCHANT, POLL_S
-from tollgate.v1.change_pb2 import Change
-from tollgate.v1.shard_pb2 import ReadChangesRequest
-from tollgate.v1.shard_pb2_grpc import ShardStub
+from tests.fixtures.shard import API_KEY, POLL_S
+from tests.fixtures.shard_process import READY_S, STOP_S, ShardProcess
 from tollgate.watermark import WatermarkReader
-
-READY_S = 15.0
-STOP_S = 10.0
-
-
-class Shard:
-    """`python -m gateway` on a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port, self.grpc_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        own = {
-            "TOLLGATE_SHARD__ID": "3",
-            "TOLLGATE_SHARD__DATA_DIR": str(self.folder),
-            "TOLLGATE_SHARD__HTTP": f"127.0.0.1:{self.port}",
-            "TOLLGATE_SHARD__GRPC": f"127.0.0.1:{self.grpc_port}",
-            "TOLLGATE_CLIENT_SECRET_KEY": "0123456789abcdef" * 2,
-            "TOLLGATE_DEVELOPMENT__API_KEY": API_KEY,
-            "TOLLGATE_DEVELOPMENT__MERCHANT": MERCHANT,
-        }
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway"], env=os.environ | own | environment, stderr=log
-            )
-        return self.process
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(STOP_S)
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    async def ready(self, session: aiohttp.ClientSession) -> None:
-        assert self.process is not None
-        async with asyncio.timeout(READY_S):
-            while True:
-                assert self.process.poll() is None, self.log()
-                with suppress(aiohttp.ClientConnectionError):
-                    async with session.get(f"{self.url}/readyz") as response:
-                        if response.status == 200:
-                            return
-                await asyncio.sleep(POLL_S)
-
-    def headers(self, checkout_id: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {API_KEY}", "X-PAYMENT-CHECKOUT-ID": checkout_id}
-
-    async def post(self, session: aiohttp.ClientSession, checkout_id: str, amount: int = 1200) -> int:
-        headers = self.headers(checkout_id)
-        body = BODY | {"amount": amount}
-        async with session.post(f"{self.url}/v1/payments", json=body, headers=headers) as response:
-            await response.read()
-            return response.status
-
-    async def get(self, session: aiohttp.ClientSession, checkout_id: str) -> tuple[int, dict[str, Any]]:
-        url = f"{self.url}/v1/payments/{checkout_id}"
-        async with session.get(url, headers=self.headers(checkout_id)) as response:
-            return response.status, await response.json()
-
-    async def changes(self) -> list[Change]:
-        found: list[Change] = []
-        async with aio.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
-            while True:
-                request = ReadChangesRequest(from_sequence=len(found) + 1, limit=10_000)
-                answer = await ShardStub(channel).ReadChanges(request, timeout=10)
-                found += map(Change.FromString, answer.changes)
-                if len(found) >= answer.durable_sequence:
-                    return found
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> Iterator[Shard]:
-    shard = Shard(tmp_path)
+def shard(tmp_path: Path) -> Iterator[ShardProcess]:
+    shard = ShardProcess(tmp_path)
     yield shard
     if shard.process is not None and shard.process.poll() is None:
         shard.kill()
@@ -116,7 +35,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_it_serves_stops_and_finds_everything_again(
-    shard: Shard, session: aiohttp.ClientSession
+    shard: ShardProcess, session: aiohttp.ClientSession
 ) -> None:
     shard.start()
     await shard.ready(session)
@@ -140,7 +59,7 @@ async def test_it_serves_stops_and_finds_everything_again(
 
 @pytest.mark.fault
 async def test_every_202_is_there_after_kill_9_under_load(
-    shard: Shard, session: aiohttp.ClientSession
+    shard: ShardProcess, session: aiohttp.ClientSession
 ) -> None:
     random = Random(20261121)
     accepted: dict[str, int] = {}
@@ -182,7 +101,7 @@ async def test_every_202_is_there_after_kill_9_under_load(
 
 
 async def test_sigterm_ends_it_in_time_with_idle_clients_and_a_half_sent_body(
-    shard: Shard, session: aiohttp.ClientSession
+    shard: ShardProcess, session: aiohttp.ClientSession
 ) -> None:
     process = shard.start()
     await shard.ready(session)  # leaves its connection open
@@ -198,17 +117,17 @@ async def test_sigterm_ends_it_in_time_with_idle_clients_and_a_half_sent_body(
 
 
 async def test_a_second_process_on_the_same_folder_or_address_is_refused(
-    shard: Shard, session: aiohttp.ClientSession, tmp_path: Path
+    shard: ShardProcess, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     shard.start()
     await shard.ready(session)
     first = shard.process
-    twin = Shard(tmp_path)
+    twin = ShardProcess(tmp_path)
     same_folder = twin.start()
     assert await asyncio.to_thread(same_folder.wait, READY_S) == 1
     assert "end the process that holds it" in twin.log()
     (tmp_path / "other").mkdir()
-    neighbour = Shard(tmp_path / "other")
+    neighbour = ShardProcess(tmp_path / "other")
     neighbour.port = shard.port
     same_port = neighbour.start()
     assert await asyncio.to_thread(same_port.wait, READY_S) == 2
@@ -218,7 +137,7 @@ async def test_a_second_process_on_the_same_folder_or_address_is_refused(
 
 
 async def test_another_shards_folder_and_wrong_settings_are_refused(
-    shard: Shard, session: aiohttp.ClientSession
+    shard: ShardProcess, session: aiohttp.ClientSession
 ) -> None:
     shard.start()
     await shard.ready(session)
@@ -229,7 +148,7 @@ async def test_another_shards_folder_and_wrong_settings_are_refused(
     assert "TOLLGATE_CLIENT_SECRET_KEY" in shard.log()
 
 
-async def test_sigint_ends_it_too(shard: Shard, session: aiohttp.ClientSession) -> None:
+async def test_sigint_ends_it_too(shard: ShardProcess, session: aiohttp.ClientSession) -> None:
     process = shard.start()
     await shard.ready(session)
     process.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.change_log import RetentionPolicy
+from gateway.clock_trust import ClockTrust
 from gateway.planner import Acknowledgement, Snapshot, StatusBatch
 from gateway.retention import Retention, may_leave
 from gateway.store.memory import Disk
@@ -20,7 +21,8 @@ MONTH_S = 30 * 24 * 3600
 
 def retention(shard: InProcessShard) -> Retention:
     policy = RetentionPolicy(DAY_US, 2**40)
-    return Retention(shard.committer, shard.store, shard.clock, policy, MONTH_S * 1_000_000)
+    trust = ClockTrust(None, shard.clock.now_us(), shard.clock.monotonic())
+    return Retention(shard.committer, shard.store, shard.clock, policy, MONTH_S * 1_000_000, trust)
 
 
 @pytest.mark.parametrize("status", TRANSITIONS)
