@@ -16,6 +16,7 @@ from tollgate.shard_layout import DATABASE_DIR, WATERMARK_FILE
 from tollgate.watermark import Watermark, WatermarkWriter
 
 _SOON_S = 30.0
+_LONGER_THAN_A_LOOK_S = 0.1
 MARK = Watermark(b"i" * 16, 1, 7)
 
 
@@ -86,7 +87,8 @@ async def test_of_a_file_that_took_the_place_of_another_the_bell_hears_too(tmp_p
     writer.publish(MARK._replace(epoch=2))
     clock.advance(1)
     waiting = asyncio.create_task(source.wait_for_change(source.watermark(), 3_600.0))
-    await asyncio.sleep(0)
+    _, still = await asyncio.wait([waiting], timeout=_LONGER_THAN_A_LOOK_S)
+    assert still, "who hears the file does not look at it now and then"
     writer.publish(MARK._replace(epoch=3))
     await asyncio.wait_for(waiting, _SOON_S)
     assert source.watermark() == MARK._replace(epoch=3)
