@@ -178,6 +178,8 @@ def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
             "TOLLGATE_LEDGER__TARGETS": ",".join(targets),
             "TOLLGATE_CLIENT_SECRET_KEY": _derived(api_key, "client secrets").hex(),
             "TOLLGATE_PSP__DEFAULT": os.environ.get("TOLLGATE_PSP__DEFAULT", "simulator"),
+            # `up` begins with 200 MB: it must not then refuse every payment.
+            "TOLLGATE_SHARD__DISK_FREE_MIN": os.environ.get("TOLLGATE_SHARD__DISK_FREE_MIN", "128MiB"),
             "TOLLGATE_PSP__NAMES": os.environ.get("TOLLGATE_PSP__NAMES", '["simulator"]'),
         },
     )

@@ -48,6 +48,17 @@ def test_lists_and_optional_parts_are_read(environment: pytest.MonkeyPatch) -> N
     assert "tg_sk_of_development" not in repr(settings)
 
 
+@pytest.mark.parametrize("value", ["0", "128MiB", "2GiB", "134217728"])
+def test_the_space_to_keep_free_is_off_or_enough_to_finish_in(
+    environment: pytest.MonkeyPatch, value: str
+) -> None:
+    environment.setenv("TOLLGATE_SHARD__DISK_FREE_MIN", value)
+    load(GatewaySettings)
+    environment.setenv("TOLLGATE_SHARD__DISK_FREE_MIN", "127MiB")
+    with pytest.raises(ConfigurationError, match=r"TOLLGATE_SHARD.*0 \(off\) or at least 128MiB"):
+        load(GatewaySettings)
+
+
 def test_every_problem_is_named_and_no_value_shown(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TOLLGATE_SHARD__ID", "64")
     environment.setenv("TOLLGATE_CLIENT_SECRET_KEY", "hunter2")

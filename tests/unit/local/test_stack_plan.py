@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ByteSize, TypeAdapter
 
 from tollgate.errors import CorruptionError
+from tollgate.local.launch import DISK_FREE_MIN
 from tollgate.local.paths import StackPaths, choose_data_dir
 from tollgate.local.ports import PortPlan
 from tollgate.local.stack import (
@@ -71,6 +73,13 @@ def test_services_that_run_elsewhere_are_used_and_not_started(tmp_path: Path) ->
     described = describe(stack, ring, KEY, dict.fromkeys(parts, 1))
     assert set(described.services) == {"nginx", "psp_simulator"}
     assert (described.kafka_bootstrap, described.postgres_dsn) == ("k:9092", "postgresql://p/db")
+
+
+def test_a_stack_that_may_start_has_room_for_payments(tmp_path: Path) -> None:
+    stack = settings(tmp_path)
+    parts = {part.name: part for part in build_parts(stack, new_ring(stack.ports, 1), KEY)}
+    kept_free = parts["shard-0"].env["TOLLGATE_SHARD__DISK_FREE_MIN"]
+    assert TypeAdapter(ByteSize).validate_python(kept_free) < DISK_FREE_MIN
 
 
 def test_without_a_processor_the_shards_have_no_ledger(tmp_path: Path) -> None:
