@@ -24,9 +24,10 @@ def service_paths(problems: Problems) -> dict[str, Any]:
     page = {"200": _static("A page for people; it refers to no other host.", _text("text/html"))}
     unchanged = {"304": {"description": "Unchanged.", "headers": _STATIC}}
     anywhere = problems.answers()
+    behind_nginx = {"304": {"description": "Behind nginx, to `If-None-Match: *`."}}
     return {
-        "/livez": _get("livez", "Whether the process runs", anywhere | live),
-        "/readyz": _get("readyz", "Whether payments are taken", anywhere | ready),
+        "/livez": _get("livez", "Whether the process runs", anywhere | live | behind_nginx),
+        "/readyz": _get("readyz", "Whether payments are taken", anywhere | ready | behind_nginx),
         "/metrics": _get(
             "metrics",
             "What this shard counts",

@@ -181,6 +181,8 @@ _VERSIONS: Final = (
 
 
 def _break_header(random: Random, message: Message) -> None:
+    if not message.headers:
+        return
     at = random.randrange(len(message.headers))
     name, _, value = message.headers[at].partition(b": ")
     kind = random.randrange(7)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from urllib.parse import unquote
 
 _NAME = re.compile(rb"[^\0-\x20:\x7f]+")
 _REQUEST_LINE = re.compile(
@@ -32,6 +33,11 @@ class Read:
     headers: tuple[tuple[str, str], ...]  # names in lower case
     body: bytes
     is_last: bool  # the client asks for the connection's end after it
+
+    @property
+    def path(self) -> str:
+        """Decoded; an absolute address without what is before its path."""
+        return unquote(re.sub("^https?://[^/?]*", "", self.target).partition("?")[0])
 
     def all(self, name: str) -> list[str]:
         return [value for known, value in self.headers if known == name]
@@ -58,9 +64,9 @@ def read(stream: bytes) -> tuple[list[Read], End, bytes]:
 
 def _request(stream: bytes, at: int) -> tuple[Read, int]:
     line, at = _line(stream, at)
-    while line == b"":
+    while line.strip(b"\r") == b"":
         line, at = _line(stream, at)
-    match = _REQUEST_LINE.fullmatch(line)
+    match = _REQUEST_LINE.fullmatch(line.lstrip(b"\r"))
     if match is None:
         raise _Unreadable(End.MALFORMED)
     headers, at = _fields(stream, at)

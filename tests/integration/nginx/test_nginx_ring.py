@@ -53,6 +53,13 @@ def test_nginx_and_ring_hash_name_the_same_owner_for_every_key(front: Front) -> 
         assert front.answered_by("POST", "/v1/payments", {"X-Payment-Checkout-Id": key}) == owner
 
 
+def test_white_space_around_the_id_does_not_give_it_another_owner(front: Front) -> None:
+    for key in keys(40):
+        owner = front.shards.ring.owner(key).name
+        for padded in (f"\t{key}", f"{key}\t", f" \t {key} \t "):
+            assert front.answered_by("POST", "/v1/payments", {"X-Payment-Checkout-Id": padded}) == owner
+
+
 def test_the_path_and_the_header_lead_to_the_same_shard(front: Front) -> None:
     for key in keys(200):
         owner = front.shards.ring.owner(key).name
