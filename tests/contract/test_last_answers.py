@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +11,15 @@ import pytest
 
 from gateway.http import httptools_server
 from tests.fixtures.served import Served, head
-from tests.fixtures.shard import in_process_shard
+from tests.fixtures.shard import API_KEY, BODY, in_process_shard
 from tests.fixtures.waiting import wait_until
 
 STOP_S = 5.0
+HEADERS = {
+    "Authorization": f"Bearer {API_KEY}",
+    "Content-Type": "application/json",
+    "X-PAYMENT-CHECKOUT-ID": "order-0001",
+}
 
 
 @pytest.fixture
@@ -25,9 +31,12 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def test_what_follows_a_last_request_is_not_answered(served: Served) -> None:
-    answer = await served.raw(head("GET", "/livez") + head("GET", "/livez") + b"\0 no HTTP at all")
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert answer.startswith(b"HTTP/1.1 200")
+    raw = json.dumps(BODY).encode()
+    payment = head("POST", "/v1/payments", **HEADERS, Content_Length=str(len(raw))) + raw
+    for first, status in ((head("GET", "/livez"), 200), (payment, 202)):  # answered at once; answered later
+        answer = await served.raw(first + head("GET", "/livez") + b"\0 no HTTP at all")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
 
 
 @pytest.mark.parametrize("first", [b"no HTTP at all\r\n\r\n", head("GET", "/nothing")])

@@ -245,7 +245,12 @@ async def test_the_pages_policy_allows_its_own_style_and_nothing_else(tmp_path: 
 
 def test_markup_in_the_document_is_shown_and_not_obeyed() -> None:
     hostile = document(PSPS)
-    hostile["info"]["description"] = "<script>x</script> `<b>`"
+    hostile["info"]["description"] = hostile["info"]["title"] = "<script>x</script> `<b>`"
+    create = hostile["paths"]["/v1/payments"]["post"]
+    create["summary"] = "<script>x</script>"
+    create["requestBody"]["content"]["application/json"]["examples"]["x"] = {
+        "value": {"a": "<script>x</script>"}
+    }
     html = page(hostile).html
     assert b"<script>" not in html
     assert b"<code>&lt;b&gt;</code>" in html
