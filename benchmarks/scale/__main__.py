@@ -82,7 +82,6 @@ class Bench:
             seed = self._rng.getrandbits(63)
             generator.create(self._loadgen, self._empty.target, seed=seed, count=_POLLED)
             polled["empty"] = (seed, _POLLED)
-            self._filled.warm_pages()
         load = Load(kind, pairs.CONNECTIONS, self._arguments.seconds, rate)
         measured = pairs.measure(
             self._loadgen,

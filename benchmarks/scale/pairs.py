@@ -25,6 +25,8 @@ class Pair:
     empty: Result
     filled: Result
     resident_mib: float  # of the filled shard, after it
+    empty_cpu_us: float  # an answer, compaction included: what a busy machine changes least
+    filled_cpu_us: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,13 @@ class Measured:
                 f"  p{percent:<5g} empty {written(empty, _two_digits):>22} ms   filled "
                 f"{written(filled, _two_digits):>22} ms   ratio {written(self.ratio(percent), _two_digits)}"
             )
+        empty = spread([pair.empty_cpu_us for pair in self.pairs])
+        filled = spread([pair.filled_cpu_us for pair in self.pairs])
+        ratio = spread([pair.filled_cpu_us / pair.empty_cpu_us for pair in self.pairs])
+        lines.append(
+            f"  CPU    empty {written(empty, _one_digit):>22} us   filled "
+            f"{written(filled, _one_digit):>22} us   ratio {written(ratio, _two_digits)}"
+        )
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
@@ -65,6 +74,7 @@ class Measured:
                     "empty": pair.empty.document(),
                     "filled": pair.filled.document(),
                     "resident_mib": pair.resident_mib,
+                    "cpu_us": {"empty": pair.empty_cpu_us, "filled": pair.filled_cpu_us},
                 }
                 for pair in self.pairs
             ],
@@ -85,12 +95,21 @@ def measure(
     pairs = []
     for _ in range(rounds):
         results: dict[str, Result] = {}
+        cpu_us: dict[str, float] = {}
         for shard in rng.sample((empty, filled), 2):
+            if load.kind == "get":
+                shard.warm_pages()  # each time: some kernels take back what was not read for a minute
             machine.await_quiet(_QUIET_TIMEOUT_S)
+            before = shard.cpu_s()
             seed, ids = polled[shard.name] if load.kind == "get" else (rng.getrandbits(63), 0)
-            results[shard.name] = generator.run(loadgen, load, shard.target, seed=seed, ids=ids)
+            result = generator.run(loadgen, load, shard.target, seed=seed, ids=ids)
+            answers = max(1.0, result.per_second * (load.seconds + load.warm_up_s))
+            results[shard.name] = result
+            cpu_us[shard.name] = round((shard.cpu_s() - before) / answers * 1e6, 1)
             print(".", end="", file=sys.stderr, flush=True)
-        pairs.append(Pair(results[empty.name], results[filled.name], round(filled.resident_mib(), 1)))
+        resident_mib = round(filled.resident_mib(), 1)
+        cpu = (cpu_us[empty.name], cpu_us[filled.name])
+        pairs.append(Pair(results[empty.name], results[filled.name], resident_mib, *cpu))
     print("\r", end="", file=sys.stderr)
     return Measured(load, pairs)
 
@@ -101,3 +120,7 @@ def _ms(result: Result, percent: float) -> float:
 
 def _two_digits(value: float) -> str:
     return f"{value:.2f}"
+
+
+def _one_digit(value: float) -> str:
+    return f"{value:.1f}"

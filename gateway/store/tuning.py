@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rocksdict import BlockBasedOptions, Cache, DBRecoveryMode, Options
+from rocksdict import BlockBasedOptions, Cache, DBRecoveryMode, Env, Options
 
 from tollgate.shard_layout import PAYMENTS
 
@@ -49,6 +49,12 @@ def database_options(tuning: Tuning) -> Options:
     options.set_keep_log_file_num(_INFO_LOGS_KEPT)
     options.set_max_log_file_size(tuning.info_log)
     options.set_max_manifest_file_size(tuning.manifest)
+    # The loop and the flushes go first. At 5,000/s with both cores busy and a merge under way, medians of six
+    # pairs: half of the commits within 3 ms in place of 215, 99 % within 285 ms in place of 662. A merge that
+    # falls behind is bounded by RocksDB's own refusals (StoreBusy).
+    env = Env()
+    env.lower_thread_pool_cpu_priority()
+    options.set_env(env)
     # A torn tail was never acknowledged and is cut; a hole before good records is refused at opening.
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     return options

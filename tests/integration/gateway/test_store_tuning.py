@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -137,6 +138,24 @@ def test_what_rocksdb_keeps_for_itself_stays_within_its_bounds(writer: Writer) -
     assert writer.last * PAYMENT_BYTES > 8 * TINY.wal
     assert writer.size(r"LOG.*") <= 6 * 2 * TINY.info_log
     assert writer.size(r"MANIFEST-.*") <= 3 * TINY.manifest
+
+
+def test_a_merge_of_files_leaves_the_cores_to_commits_and_flushes(writer: Writer) -> None:
+    for _ in range(40):
+        writer.commit()
+    wait_until(lambda: bool(niceness("rocksdb:low")), "a compaction has begun")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    wait_until(lambda: min(niceness("rocksdb:low")) > own, "it has a lower priority")
+    assert niceness("rocksdb:high") == {own}
+
+
+def niceness(thread: str) -> set[int]:
+    """Of this process' threads of that name."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        if (task / "comm").read_text().startswith(thread):
+            found.add(os.getpriority(os.PRIO_PROCESS, int(task.name)))
+    return found
 
 
 def test_the_memory_and_the_files_of_the_store_are_gauges(writer: Writer) -> None:
