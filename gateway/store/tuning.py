@@ -2,7 +2,7 @@
 
 Everything that is not set here is RocksDB's default, because nothing else had an effect that could be told
 from noise, or had one for the worse: docs/decisions/0012 has the table. Sizes are bounds, so the memory of a
-shard is bounded but for the index and the filters of its files: 6 bytes a payment, 60 MB for ten million.
+shard is bounded but for the index and the filters of its files: 5 bytes a payment, 52 MB for ten million.
 """
 
 from __future__ import annotations

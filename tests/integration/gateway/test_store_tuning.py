@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +95,11 @@ class Writer:
         return [p for p in (self.data_dir / DATABASE_DIR).iterdir() if re.fullmatch(pattern, p.name)]
 
     def size(self, pattern: str) -> int:
-        return sum(path.stat().st_size for path in self.files(pattern))
+        total = 0
+        for path in self.files(pattern):
+            with suppress(FileNotFoundError):  # RocksDB has just deleted it
+                total += path.stat().st_size
+        return total
 
 
 @pytest.fixture
