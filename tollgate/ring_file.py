@@ -2,7 +2,11 @@
 
 JSON, replaced atomically. A shard's id is 0–63, ascending and never reused; its name is what nginx
 hashes, so it follows the id for ever. `history` holds earlier rings, newest first, with the time they
-were left.
+were left; `retired` names the shards of them that nobody needs to ask any more.
+
+Every reader looks several times a second. A shard shows the version it goes by as `tollgate_ring_version`:
+who changes the ring sends requests by it (reloads nginx) once every shard has it, so that whoever gets a
+moved key knows whom to ask about it.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ class RingFile(BaseModel):
     next_id: Annotated[int, Field(ge=0, le=SHARDS_MAX)]
     shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
     history: tuple[FormerRing, ...] = ()
+    # Drained and stopped, and Postgres has every change that they shipped: the Ledger speaks for them.
+    retired: tuple[int, ...] = ()
 
     def ring(self) -> Ring:
         return Ring([shard.name for shard in self.shards])
