@@ -49,6 +49,15 @@ class RingFile(BaseModel):
     history: tuple[FormerRing, ...] = ()
     # Drained and stopped, and Postgres has every change that they shipped: the Ledger speaks for them.
     retired: tuple[int, ...] = ()
+    # A change of the ring that is under way: started and not on the ring yet; off it and not drained yet.
+    joining: ShardEntry | None = None
+    leaving: ShardEntry | None = None
+
+    @property
+    def running(self) -> tuple[ShardEntry, ...]:
+        """Every shard that has processes, by id."""
+        others = (shard for shard in (self.joining, self.leaving) if shard is not None)
+        return tuple(sorted((*self.shards, *others), key=lambda shard: shard.id))
 
     def ring(self) -> Ring:
         return Ring([shard.name for shard in self.shards])
