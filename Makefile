@@ -5,12 +5,14 @@ ARGS ?=
 COUNT ?= 200000
 WIRE ?= 50000
 SECONDS ?= 60
+ROUNDS ?= 300
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fault-disk fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
+.PHONY: help up down check test fault-disk kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -18,6 +20,7 @@ help:
 	@echo 'make test [ARGS="-k ring"]       run the tests'
 	@echo 'make fuzz [COUNT=… WIRE=…]      bodies against the oracle, broken HTTP, requests from the document'
 	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
+	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -56,6 +59,10 @@ fuzz: $(VENV)/.installed-dev
 fault-disk: $(VENV)/.installed-dev
 	DISK_FAULT_SEEDS=$(or $(SEEDS),20) $(BIN)/pytest tests/fault/test_disk_faults.py tests/fault/test_corrupt_store.py \
 		tests/fault/test_full_volume.py $(ARGS)
+
+# Counts add up over runs in benchmarks/results/kill-rounds.json; the default test run plays 8 rounds of a fixed seed.
+kill-rounds: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fault.killing --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)
