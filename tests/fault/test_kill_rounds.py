@@ -38,10 +38,12 @@ def test_a_campaign_goes_on_where_it_was_cut_off_and_counts_add_up_over_commits(
         results = Results.load(path)
         run = results.begin(Run(commit, SEED, results.played(SEED), "a machine"))
         for number in range(run.first, run.first + rounds):
-            run.add(Round(kills_of(SEED, number), accepted=10, cut=1, changes=10, repeats=2, seconds=1.0))
+            kills = kills_of(SEED, number)
+            run.add(Round(kills, accepted=10, cut=1, changes=10, repeats=2, seconds=1.0))
             results.save()
     results = Results.load(path)
-    assert [(run.commit, run.first, run.rounds) for run in results.runs] == [("first", 0, 3), ("second", 3, 4)]
+    pieces = [(run.commit, run.first, run.rounds) for run in results.runs]
+    assert pieces == [("first", 0, 3), ("second", 3, 4)]
     assert results.played(SEED) == 7
     assert results.played(SEED + 1) == 0
     assert results.total().startswith("7 rounds, 1 kills of the kafka, 6 kills of the shard,")

@@ -1,4 +1,4 @@
-"""`make kill-rounds`: rounds of kill -9 until `--rounds` of a seed are played, those of earlier runs included.
+"""`make kill-rounds`: rounds of kill -9 until `--rounds` of a seed are played, earlier runs included.
 
 Stops at the first broken promise and keeps the folder then, with every log in it.
 """

@@ -61,7 +61,10 @@ class Results:
         return run
 
     def save(self) -> None:
-        document = {"command": "make kill-rounds", "runs": [asdict(run) for run in self.runs if run.rounds or run.failure]}
+        document = {
+            "command": "make kill-rounds",
+            "runs": [asdict(run) for run in self.runs if run.rounds or run.failure],
+        }
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(document, indent=1) + "\n")
         new.replace(self.path)
