@@ -87,11 +87,11 @@ class RocksSource:
         # Opening would create the folder under the feet of a shard that has not started yet.
         if not (self._database / "CURRENT").exists():
             raise OperationalError(f"There is no store in {self._database} yet. Start the shard.")
-        with _translated(f"opening {self._database} as a secondary"):
+        with translated(f"opening {self._database} as a secondary"):
             self._secondary.mkdir(exist_ok=True)
             self._db = Rdict(
                 str(self._database),
-                _options(),
+                secondary_options(),
                 column_families={family: Options(raw_mode=True) for family in ("default", CHANGES, META)},
                 access_type=AccessType.secondary(str(self._secondary)),
             )
@@ -113,7 +113,7 @@ class RocksSource:
         if self._db is None or self._changes is None:
             raise OperationalError(f"The secondary of {self._database} is not open.")
         rows: list[tuple[int, bytes]] = []
-        with _translated(f"reading changes after {after} of {self._database}"):
+        with translated(f"reading changes after {after} of {self._database}"):
             self._db.try_catch_up_with_primary()
             cursor = self._changes.iter()
             cursor.seek(encode_u64(after + 1))
@@ -178,7 +178,7 @@ class _MappedWatermark:
             self.close()  # nothing is shipped on the word of a file that is gone
 
 
-def _options() -> Options:
+def secondary_options() -> Options:
     options = Options(raw_mode=True)
     options.set_max_open_files(-1)  # a secondary must hold what the primary may delete
     # Each catch-up looks for files to open with this many threads a column family, and starts them anew each
@@ -190,7 +190,7 @@ def _options() -> Options:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # rocksdict raises nothing more specific

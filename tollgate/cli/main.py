@@ -16,13 +16,14 @@ _COMMANDS: Final = {
     "logs": "tollgate.cli.logs:logs",
     "down": "tollgate.cli.down:down",
     "pay": "tollgate.cli.pay:pay",
+    "cdc": "tollgate.cli.cdc:app",
 }
 
 
 def build_app(asked_for: str | None) -> typer.Typer:
     """With `asked_for` alone when it is a command (imports cost time), else with all, for help."""
     app = typer.Typer(
-        help="Tollgate's local stack: start it, watch it, pay with it.",
+        help="Tollgate's local stack: start it, watch it, pay with it, check it.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -30,7 +31,11 @@ def build_app(asked_for: str | None) -> typer.Typer:
     app.callback()(_a_group_even_with_one_command)
     for name in [asked_for] if asked_for in _COMMANDS else _COMMANDS:
         module, _, function = _COMMANDS[name].partition(":")
-        app.command(name)(getattr(import_module(module), function))
+        found = getattr(import_module(module), function)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
     return app
 
 

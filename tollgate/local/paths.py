@@ -49,8 +49,12 @@ class StackPaths:
     def simulator(self) -> Path:
         return self.data_dir / "simulator"
 
+    @property
+    def shards(self) -> Path:
+        return self.data_dir / "shards"
+
     def shard(self, shard: int) -> Path:
-        return self.data_dir / "shards" / str(shard)
+        return self.shards / str(shard)
 
     def log(self, part: str) -> Path:
         return self.logs / f"{part}.log"

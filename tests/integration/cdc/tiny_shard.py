@@ -23,6 +23,7 @@ from tollgate.shard_layout import (
     META_EPOCH,
     META_INCARNATION,
     META_LAST_SEQUENCE,
+    META_PRUNED,
     META_SHARD,
     WATERMARK_FILE,
     decode_u64,
@@ -125,12 +126,22 @@ class TinyShard(ShardServicer):
 
     def prune(self, through: int) -> None:
         self._families[CHANGES].delete_range(encode_u64(0), encode_u64(through + 1))
-        self._db.flush_wal(sync=True)
+        self._write(META, {META_PRUNED: encode_u64(through)})
 
     def lose_change(self, sequence: int) -> None:
         """By hand, which no shard would do."""
         self._families[CHANGES].delete(encode_u64(sequence))
         self._db.flush_wal(sync=True)
+
+    def change_at(self, sequence: int) -> bytes:
+        stored = self._families[CHANGES].get(encode_u64(sequence))
+        assert isinstance(stored, bytes)
+        return stored
+
+    def acknowledge(self, sequence: int) -> None:
+        """As if a tailer had said so."""
+        with self._lock:
+            self._write(META, {META_ACKNOWLEDGED: encode_u64(sequence)})
 
     def acknowledged(self) -> int:
         with self._lock:
