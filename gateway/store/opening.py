@@ -1,8 +1,8 @@
 """Opening a store: who it is, which opening this is, and whether it tells a coherent story.
 
 A new store gets a random incarnation; every opening raises the epoch, durably, before anything else is
-written. What was checked when it was written is checked again here: a store that contradicts itself is not
-served.
+written, to a number that no other opening has: half of it is counted, half is drawn. What was checked when it
+was written is checked again here: a store that contradicts itself is not served.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tollgate.v1.change_pb2 import Change
 from tollgate.watermark import Watermark
 
 INCARNATION_BYTES: Final = 16
+_DRAWN_BYTES: Final = 4  # of an epoch; what is counted stands above them
 _SCAN: Final = 1_000
 
 
@@ -58,7 +59,7 @@ def open_store(
     operations: list[Operation] = []
     if incarnation is None:
         _check_new(store, watermark)
-        incarnation, epoch, log = random_bytes(INCARNATION_BYTES), 1, LogState()
+        incarnation, before, log = random_bytes(INCARNATION_BYTES), 0, LogState()
         operations += [
             Put(META, META_INCARNATION, incarnation),
             Put(META, META_SHARD, encode_u64(shard)),
@@ -69,12 +70,24 @@ def open_store(
         ]
     else:
         _check_owner(store, shard, incarnation)
-        epoch = _number(store, META_EPOCH) + 1
+        before = _number(store, META_EPOCH)
         log = _read_log(store, shard, incarnation)
-        _check_nothing_durable_is_lost(Watermark(incarnation, epoch - 1, log.last), watermark)
+        _check_nothing_durable_is_lost(Watermark(incarnation, before, log.last), watermark)
+    epoch = next_epoch(before, random_bytes)
     store.write([*operations, Put(META, META_EPOCH, encode_u64(epoch))])
     store.flush()
     return Opened(Identity(shard, incarnation, epoch), log)
+
+
+def next_epoch(before: int, random_bytes: Callable[[int], bytes]) -> int:
+    """Above `before`, and unlike the epoch of any other opening.
+
+    A store restored from an old copy, or one whose last opening a power cut took back, counts from where it
+    was. An epoch that came again would give the same sequences to other changes, under one name: a tailer
+    that knows the first of them would take the second for shipped.
+    """
+    counted = (before >> 8 * _DRAWN_BYTES) + 1
+    return counted << 8 * _DRAWN_BYTES | int.from_bytes(random_bytes(_DRAWN_BYTES))
 
 
 def newest_change_us(store: Store, log: LogState) -> int | None:

@@ -88,7 +88,7 @@ async def test_nothing_leaves_because_the_clock_jumped(tmp_path: Path, jump_s: i
     for number in range(30):
         await shard.post(f"order-1{number:03}", large)
     last = shard.committer.durable.last
-    await shard.committer.commit(Acknowledgement(b"\7" * 16, 1, last))
+    await shard.committer.commit(Acknowledgement(*shard.committer.identity[1:], last))
     await keeper.tick()
     shard.clock.jump(jump_s)
     await keeper.tick()
@@ -118,7 +118,7 @@ async def test_times_that_ran_ahead_do_not_keep_the_log_beyond_its_bound(tmp_pat
     for number in range(100):
         await shard.post(f"order-{number:04}", body)
     shard.clock.jump(-YEAR)
-    await shard.committer.commit(Acknowledgement(b"\7" * 16, 1, 100))
+    await shard.committer.commit(Acknowledgement(*shard.committer.identity[1:], 100))
     await keeper.tick()
     kept = shard.committer.durable.last - shard.committer.durable.pruned
     assert 0 < kept < 70, "2 MB were written and 1 MiB may stay"

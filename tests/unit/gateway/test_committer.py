@@ -226,9 +226,9 @@ async def test_a_ring_full_raises_for_the_services_too(tmp_path: Path) -> None:
     commit = CommitSettings(ring_slots=2, batch_count_max=1)
     shard = in_process_shard(tmp_path, flusher=HeldDisk, commit=commit)
     for _ in range(2):
-        shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))
+        shard.committer.submit(Acknowledgement(*shard.committer.identity[1:], 0))
     with pytest.raises(RingFull):
-        shard.committer.submit(Acknowledgement(b"\7" * 16, 1, 0))
+        shard.committer.submit(Acknowledgement(*shard.committer.identity[1:], 0))
 
 
 async def test_a_watermark_that_cannot_be_written_is_the_end_of_the_store(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def test_a_full_volume_refuses_new_payments_and_nothing_else(tmp_path: Pat
     key = payment_key(MERCHANT, "order-0001")
     snapshot = Payment(merchant=MERCHANT, checkout_id="order-0001", status=Status.STATUS_SUCCEEDED, version=1)
     await shard.committer.commit(StatusBatch((Snapshot(key, 1, snapshot.SerializeToString()),)))
-    await shard.committer.commit(Acknowledgement(b"\7" * 16, 1, 1))
+    await shard.committer.commit(Acknowledgement(*shard.committer.identity[1:], 1))
     assert shard.committer.durable.acknowledged == 1
 
     volume.free = 11 * MIB - 1
@@ -134,7 +134,7 @@ async def test_a_backlog_that_kafka_does_not_take_refuses_until_it_is_shipped(tm
     assert accepted * 20_000 > MARK_BYTES
     assert_problem(await shard.post("order-new1"), 503, "overloaded")
     assert "wait to be shipped" in document(await shard.post("order-new1"))["detail"]
-    await shard.committer.commit(Acknowledgement(b"\7" * 16, 1, shard.committer.durable.last))
+    await shard.committer.commit(Acknowledgement(*shard.committer.identity[1:], shard.committer.durable.last))
     await headroom.look()
     assert (await shard.post("order-new1")).status == 202
 

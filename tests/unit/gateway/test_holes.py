@@ -20,12 +20,12 @@ PAYMENT = Payment(description="x" * 100_000).SerializeToString()
 
 
 def reopened(disk: Disk) -> LogState:
-    return open_store(MemoryStore(disk), 3, lambda _count: INCARNATION).log
+    return open_store(MemoryStore(disk), 3, lambda count: INCARNATION[:count]).log
 
 
 def commit(disk: Disk, log: LogState, *entries: Entry) -> LogState:
     store = MemoryStore(disk)
-    identity = open_store(store, 3, lambda _count: INCARNATION).identity
+    identity = open_store(store, 3, lambda count: INCARNATION[:count]).identity
     acknowledged = [
         entry._replace(epoch=identity.epoch) if isinstance(entry, Acknowledgement) else entry
         for entry in entries

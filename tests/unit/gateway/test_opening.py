@@ -7,7 +7,7 @@ import pytest
 from gateway.change_log import ChangeWriter, Identity
 from gateway.store.interface import Delete, Operation, Put
 from gateway.store.memory import Disk, MemoryStore
-from gateway.store.opening import Opened, open_store
+from gateway.store.opening import Opened, next_epoch, open_store
 from tollgate.errors import CorruptionError
 from tollgate.shard_layout import (
     CHANGES,
@@ -24,6 +24,7 @@ from tollgate.shard_layout import (
 from tollgate.watermark import Watermark
 
 INCARNATION = b"\7" * 16
+FIRST, SECOND, THIRD = (opening << 32 | 0x07070707 for opening in (1, 2, 3))
 
 
 def opened(disk: Disk, shard: int = 3) -> Opened:
@@ -41,7 +42,7 @@ def disk_with_changes(count: int) -> Disk:
     """A store that was opened once and took `count` changes."""
     disk = Disk()
     opened(disk)
-    writer = ChangeWriter(Identity(3, INCARNATION, 1))
+    writer = ChangeWriter(Identity(3, INCARNATION, FIRST))
     changes = [
         Put(CHANGES, encode_u64(n), writer.acceptance("k", n, 1, "", b"")) for n in range(1, count + 1)
     ]
@@ -50,9 +51,16 @@ def disk_with_changes(count: int) -> Disk:
 
 def test_each_opening_raises_the_epoch_durably_and_keeps_the_incarnation() -> None:
     disk = Disk()
-    for epoch in (1, 2, 3):
+    for epoch in (FIRST, SECOND, THIRD):
         assert opened(disk).identity == Identity(3, INCARNATION, epoch)
         disk.lose_unsynced()
+
+
+def test_an_opening_of_an_old_copy_has_an_epoch_of_its_own() -> None:
+    """And what a release before counted only, 1, 2, 3, is below."""
+    drawn = iter((b"\xff" * 4, b"\0" * 4, b"\1" * 4))
+    epochs = [next_epoch(before, lambda _count: next(drawn)) for before in (3, FIRST, FIRST)]
+    assert epochs == [1 << 32 | 0xFFFFFFFF, 2 << 32, 2 << 32 | 0x01010101]
 
 
 def test_an_opening_that_loses_power_was_none() -> None:
@@ -65,7 +73,7 @@ def test_an_opening_that_loses_power_was_none() -> None:
     with pytest.raises(RuntimeError, match="power cut"):
         open_store(MemoryStore(disk, fault), 3, lambda count: b"\1" * count)
     disk.lose_unsynced()
-    assert opened(disk).identity == Identity(3, INCARNATION, 1)
+    assert opened(disk).identity == Identity(3, INCARNATION, FIRST)
 
 
 def test_another_shards_store_is_refused() -> None:
@@ -113,9 +121,9 @@ def reopened(disk: Disk, watermark: Watermark | None) -> Opened:
 @pytest.mark.parametrize(
     ("watermark", "said"),
     [
-        (Watermark(INCARNATION, 1, 6), "ends at sequence 5 of epoch 1, but was durable up to 6"),
-        (Watermark(INCARNATION, 2, 5), "was durable up to 5 of epoch 2"),
-        (Watermark(b"\1" * 16, 1, 5), "another store's"),
+        (Watermark(INCARNATION, FIRST, 6), f"ends at sequence 5 of epoch {FIRST}, but was durable up to 6"),
+        (Watermark(INCARNATION, SECOND, 5), f"was durable up to 5 of epoch {SECOND}"),
+        (Watermark(b"\1" * 16, FIRST, 5), "another store's"),
     ],
 )
 def test_a_store_that_lost_what_was_durable_is_not_served(watermark: Watermark, said: str) -> None:
@@ -125,7 +133,9 @@ def test_a_store_that_lost_what_was_durable_is_not_served(watermark: Watermark, 
     assert not disk.unsynced, "nothing was written to it"
 
 
-@pytest.mark.parametrize("watermark", [None, Watermark(INCARNATION, 1, 5), Watermark(INCARNATION, 1, 0)])
+@pytest.mark.parametrize(
+    "watermark", [None, Watermark(INCARNATION, FIRST, 5), Watermark(INCARNATION, FIRST, 0)]
+)
 def test_a_watermark_that_is_lost_or_old_hinders_nobody(watermark: Watermark | None) -> None:
     assert reopened(disk_with_changes(5), watermark).log.last == 5
 

@@ -68,7 +68,7 @@ async def test_shipped_changes_leave_after_a_day_and_unshipped_ones_never(tmp_pa
     shard.clock.advance(24 * 3600 + 1)
     await keeper.tick()
     assert len(disk.synced[CHANGES]) == 30
-    await shard.committer.commit(Acknowledgement(b"\7" * 16, 1, 30))
+    await shard.committer.commit(Acknowledgement(*shard.committer.identity[1:], 30))
     await keeper.tick()
     assert shard.committer.durable.pruned == marks[-1].sequence
     assert len(disk.synced[CHANGES]) == 30 - marks[-1].sequence
