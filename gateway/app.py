@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from gateway import headroom
+from gateway import headroom, ring_watch
 from gateway.bootstrap import Shard, build
 from gateway.errors import NotReady
 from gateway.http.connection_bounds import (
@@ -29,7 +29,6 @@ from gateway.http.server import http_server
 from gateway.merchants import normalized
 from gateway.planner import MerchantsCopy
 from gateway.replication import Replication
-from gateway.rpc.ledger import LedgerClient
 from gateway.rpc.server import start_rpc
 from gateway.rpc.shard_service import ShardService
 from gateway.settings import GatewaySettings
@@ -71,15 +70,15 @@ async def serve(settings: GatewaySettings) -> int:
     await shard.headroom.look()
     _quiet_garbage_collector()
     await http.start(_START_TIMEOUT_S)
-    ledger = LedgerClient(settings.ledger.target_list)
     watchdog = Watchdog(shard.committer, shard.health, lambda: end(EXIT_STORE_FAILED))
     tasks = [
         asyncio.create_task(watchdog.run()),
         asyncio.create_task(_every(headroom.INTERVAL_S, "headroom", shard.headroom.look)),
         asyncio.create_task(_every(settings.retention.interval_s, "retention", shard.retention.tick)),
+        asyncio.create_task(_every(ring_watch.INTERVAL_S, "ring", lambda: _look_at_ring(shard))),
     ]
     if settings.ledger.targets:
-        copy = _every(settings.ledger.refresh_s, "merchants", lambda: _copy_merchants(shard, ledger))
+        copy = _every(settings.ledger.refresh_s, "merchants", lambda: _copy_merchants(shard))
         tasks.append(asyncio.create_task(copy))
     if shard.replication is not None:
         tasks.append(asyncio.create_task(_expire(shard.replication)))
@@ -95,7 +94,8 @@ async def serve(settings: GatewaySettings) -> int:
         task.cancel()
     if shard.replication is not None:
         await _keep_last(shard.replication)
-    await ledger.close()
+    await shard.ledger.close()
+    await shard.other_shards.close()
     await _settle(shard)
     log.info("stopped", code=code, requests_cut=not drained)
     return code
@@ -138,8 +138,13 @@ def _linger(loop: asyncio.AbstractEventLoop, reason: str, seconds: float, end: C
     log.critical("the store failed; unready from now on, exit follows", reason=reason, seconds=seconds)
 
 
-async def _copy_merchants(shard: Shard, ledger: LedgerClient) -> None:
-    copy = normalized((await ledger.list_merchants()).merchants)
+async def _look_at_ring(shard: Shard) -> None:
+    if await shard.ring.look():
+        await shard.other_shards.keep_only(shard.ring.owners.addresses)
+
+
+async def _copy_merchants(shard: Shard) -> None:
+    copy = normalized((await shard.ledger.list_merchants()).merchants)
     if copy != shard.merchants.copy:
         await shard.committer.commit(MerchantsCopy(copy))
         shard.merchants.load(copy)

@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.change_log import RetentionPolicy
 from gateway.clock_trust import ClockTrust
 from gateway.committer import Committer, Waiting
+from gateway.elsewhere import Elsewhere, Ledger, LookUpPolicy, OtherShards, RingNow
 from gateway.errors import StoreFailed
 from gateway.flusher import Flusher, ThreadFlusher
 from gateway.headroom import Headroom, HeadroomPolicy
@@ -28,7 +29,11 @@ from gateway.rate_limits import KeyLimits, Rate, RateLimit
 from gateway.replication import Replication, ReplicationPolicy
 from gateway.retention import Retention
 from gateway.ring import Ring
+from gateway.ring_watch import RingWatch
+from gateway.rpc.ledger import LedgerClient
+from gateway.rpc.other_shards import OtherShardsClient
 from gateway.settings import GatewaySettings
+from gateway.snapshots import Keeper
 from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.gauges import watch_store
 from gateway.store.interface import Store
@@ -55,6 +60,9 @@ class Shard:
     retention: Retention
     headroom: Headroom
     replication: Replication | None
+    ring: RingWatch
+    ledger: LedgerClient
+    other_shards: OtherShardsClient
     http: HttpApp
 
 
@@ -62,12 +70,13 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
     """Opens the store, so it blocks. Call it on the loop that will serve. Raises TollgateError."""
     data_dir = settings.shard.data_dir
     left_behind = prepare_folder(data_dir)
+    health, metrics, clock = build_health(settings), Metrics(), SystemClock()
+    ring = RingWatch(settings.ring_file, settings.shard.id, settings.retention.payments_s * 1_000_000, clock)
     store = RocksStore(data_dir / DATABASE_DIR)
     opened = open_store(store, settings.shard.id, os.urandom, left_behind)
     merchants = _merchants(settings, store)
     flusher = ThreadFlusher(store, asyncio.get_running_loop())
     watermark = open_watermark(data_dir)
-    health, metrics, clock = build_health(settings), Metrics(), SystemClock()
 
     def failed(error: StoreFailed) -> None:
         health.failure = f"The store failed: {error.message}"
@@ -88,7 +97,9 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
         settings.retention.payments_s * 1_000_000,
         ClockTrust(newest_change_us(store, opened.log), clock.now_us(), clock.monotonic()),
     )
-    http = build_http(settings, committer, replication, merchants, health, metrics, clock)
+    ledger, other_shards = LedgerClient(settings.ledger.target_list), OtherShardsClient()
+    elsewhere = build_elsewhere(settings, ring, ledger, other_shards, committer, clock, metrics)
+    http = build_http(settings, committer, replication, elsewhere, merchants, health, metrics, clock)
     return Shard(
         settings,
         store,
@@ -101,6 +112,9 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
         retention,
         headroom,
         replication,
+        ring,
+        ledger,
+        other_shards,
         http,
     )
 
@@ -182,10 +196,37 @@ def build_replication(
     return replication
 
 
+def build_elsewhere(
+    settings: GatewaySettings,
+    ring: RingNow,
+    ledger: Ledger,
+    other_shards: OtherShards,
+    committer: Committer,
+    clock: Clock,
+    metrics: Metrics,
+) -> Elsewhere:
+    limits = settings.look_ups
+    elsewhere = Elsewhere(
+        ring=ring,
+        ledger=ledger,
+        shards=other_shards,
+        keep=Keeper(committer, clock, settings.retention.payments_s * 1_000_000).keep,
+        clock=clock,
+        metrics=metrics,
+        policy=LookUpPolicy(limits.timeout_s, limits.in_flight_max, limits.refresh_after_s),
+    )
+    metrics.watch(
+        "tollgate_ring_version", "Of the ring file, as this shard goes by it", lambda: ring.owners.version
+    )
+    metrics.watch("tollgate_look_ups_in_flight", "Look-ups that are under way", lambda: elsewhere.in_flight)
+    return elsewhere
+
+
 def build_http(
     settings: GatewaySettings,
     committer: Committer,
     replication: Replication | None,
+    elsewhere: Elsewhere,
     merchants: Merchants,
     health: Health,
     metrics: Metrics,
@@ -198,6 +239,7 @@ def build_http(
     )
     payments = PaymentHandlers(
         committer=committer,
+        elsewhere=elsewhere,
         merchants=merchants,
         health=health,
         clock=clock,

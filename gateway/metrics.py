@@ -60,7 +60,18 @@ class Metrics:
         self.status_updates = Counter(
             "tollgate_status_updates", "Snapshots received, by result", ["result"], registry=self.registry
         )
-
+        self.look_ups = Counter(
+            "tollgate_look_ups",
+            "Payments asked for elsewhere: to accept, to deny or to refresh them; and what it came to",
+            ["question", "outcome"],
+            registry=self.registry,
+        )
+        self.asks = Counter(
+            "tollgate_look_up_asks",
+            "Answers of the Ledger and of other shards in look-ups",
+            ["whom", "answer"],
+            registry=self.registry,
+        )
         self.replication_timeouts = Counter(
             "tollgate_replication_timeouts",
             "Requests whose change Kafka did not confirm in time",

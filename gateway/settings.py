@@ -136,6 +136,17 @@ class LimitsSettings(_Section):
     keys_max: Annotated[int, Field(ge=1)] = 10_000
 
 
+class LookUpSettings(_Section):
+    """What is asked of other shards and of the Ledger about a payment (decision 20)."""
+
+    # A dead process refuses at once; this is for one that hangs.
+    timeout_s: Annotated[float, Field(gt=0, le=10)] = 0.5
+    # 0.5 ms each: more than a shard gets through in a tenth of a second.
+    in_flight_max: Annotated[int, Field(ge=1)] = 256
+    # An open payment that stands still so long is looked up in the Ledger, at most this often.
+    refresh_after_s: Annotated[float, Field(gt=0)] = 30.0
+
+
 class RetentionSettings(_Section):
     changes_s: Annotated[int, Field(ge=0)] = 24 * 3600
     changes_bytes_max: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
@@ -146,6 +157,9 @@ class RetentionSettings(_Section):
 class GatewaySettings(TollgateSettings):
     log_level: str = "INFO"
     shard: ShardSettings
+    # Who owns which id, now and before; without one this shard owns all.
+    ring_file: Path | None = None
+    look_ups: LookUpSettings = LookUpSettings()
     ledger: LedgerSettings = LedgerSettings()
     client_secret_key: Annotated[SecretStr, Field(min_length=32)]
     development: DevelopmentSettings | None = None

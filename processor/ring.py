@@ -9,10 +9,11 @@ import structlog
 
 from tollgate.clock import Clock
 from tollgate.errors import CorruptionError
-from tollgate.ring_file import read_ring_file
+from tollgate.ring_file import RingReader
 from tollgate.ring_hash import Ring
 
-_LOOK_AGAIN_S: Final = 1.0
+# A snapshot that goes out by the former ring is missed by the new owner until the next one.
+_LOOK_AGAIN_S: Final = 0.2
 
 _log = structlog.get_logger()
 
@@ -21,12 +22,12 @@ class RingOwners:
     """Without a readable file it keeps the last ring; before the first there is no owner."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
+        self._reader = RingReader(path)
         self._clock = clock
         self._look_at = clock.monotonic()
-        self._changed_ns = 0
         self._ring: Ring | None = None
         self._ids: dict[str, int] = {}
+        self._unreadable = False
 
     def owner(self, checkout_id: str) -> int | None:
         """The owning shard's id."""
@@ -37,13 +38,13 @@ class RingOwners:
 
     def _read(self) -> None:
         try:
-            changed_ns = self._path.stat().st_mtime_ns
-            if changed_ns == self._changed_ns:
-                return
-            ring = read_ring_file(self._path)
+            ring = self._reader.changed()
         except (OSError, CorruptionError) as error:
-            _log.warning("ring_unreadable", detail=f"{error} The last known ring is kept.")
+            if not self._unreadable:  # said once
+                _log.warning("ring_unreadable", detail=f"{error} The last known ring is kept.")
+            self._unreadable = True
             return
-        self._changed_ns = changed_ns
-        self._ring = ring.ring()
-        self._ids = {shard.name: shard.id for shard in ring.shards}
+        self._unreadable = False
+        if ring is not None:
+            self._ring = ring.ring()
+            self._ids = {shard.name: shard.id for shard in ring.shards}

@@ -40,13 +40,22 @@ class Ring:
         """The name of the server that owns `key`."""
         return self.names[self._owners[self._start(key)]]
 
+    def owner_at(self, point: int) -> str:
+        """The name of the server that owns the keys whose crc32 is `point`."""
+        return self.names[self._owners[bisect_left(self._points, point) % len(self._points)]]
+
+    @property
+    def points(self) -> Sequence[int]:
+        """Where its arcs end, ascending: all keys between two of them have one owner."""
+        return self._points
+
     def preference(self, key: str, count: int) -> list[str]:
         """The owner and the next distinct servers clockwise, at most `count`: the order of fail-over."""
         start = self._start(key)
         found: dict[int, None] = {}
         for offset in range(len(self._owners)):
             found[self._owners[(start + offset) % len(self._owners)]] = None
-            if len(found) == count:
+            if len(found) == min(count, len(self.names)):
                 break
         return [self.names[index] for index in found]
 

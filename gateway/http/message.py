@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.planner import Entry, Result
 
@@ -47,6 +47,12 @@ class Pending(NamedTuple):
     finish: Callable[[Result], Response]
 
 
+class Asking(NamedTuple):
+    """Others must be asked before there is an answer, or before it is known what must be committed."""
+
+    step: Coroutine[Any, Any, Response | Pending]
+
+
 Respond = Callable[[Response], None]
 # Hot handlers don't wait: they answer at once or say what the answer waits for.
-Handler = Callable[[Request], Response | Pending]
+Handler = Callable[[Request], Response | Pending | Asking]

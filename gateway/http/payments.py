@@ -8,7 +8,7 @@ nothing about the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,15 +19,17 @@ import orjson
 from gateway.admission import CHECKOUT_ID_HEADER, Admitted, FieldProblem, PaymentRequest, Rejected, admit
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
+from gateway.elsewhere import Elsewhere
 from gateway.errors import NoRoom
 from gateway.health import Health
-from gateway.http.message import Headers, Pending, Request, Response
+from gateway.http.message import Asking, Headers, Pending, Request, Response
 from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
 from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
+from gateway.verdict import Absence
 from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
@@ -74,6 +76,7 @@ class PaymentHandlers:
         self,
         *,
         committer: Committer,
+        elsewhere: Elsewhere,
         merchants: Merchants,
         health: Health,
         clock: Clock,
@@ -83,6 +86,7 @@ class PaymentHandlers:
         new_traceparent: Callable[[str | None], str] = traceparent_or_new,
     ) -> None:
         self._committer = committer
+        self._elsewhere = elsewhere
         self._merchants = merchants
         self._health = health
         self._clock = clock
@@ -97,7 +101,7 @@ class PaymentHandlers:
     def payment_route(self) -> Route:
         return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
 
-    def create(self, request: Request) -> Pending:
+    def create(self, request: Request) -> Pending | Asking:
         self._health.check_writable()
         account = self._authenticate(request.headers)
         if self._limits is not None:
@@ -114,9 +118,15 @@ class PaymentHandlers:
         entry = Acceptance(key, payment.SerializeToString(), decision.fingerprint, traceparent)
         if self._health.refusal is not None and self._committer.read(key) is None:
             raise NoRoom(self._health.refusal)  # what is stored is answered, and needs no write
-        return Pending(entry, partial(self._created, account, checkout_id, decision.request, now_us))
+        pending = Pending(entry, partial(self._created, account, checkout_id, decision.request, now_us))
+        others = self._elsewhere.asked_before_accepting(checkout_id)
+        if others is None or self._committer.read(key) is not None:
+            return pending
+        return Asking(
+            self._unless_known(pending, decision.fingerprint, account.merchant, checkout_id, others)
+        )
 
-    def read(self, request: Request) -> Response:
+    def read(self, request: Request) -> Response | Asking:
         self._health.check_readable()
         checkout_id = payment_id(request.path)
         merchant, by_client = self._reader(request, checkout_id)
@@ -126,12 +136,54 @@ class PaymentHandlers:
         if any(value != checkout_id for value in named):
             problem = FieldProblem(CHECKOUT_ID_HEADER, "must equal the id in the path")
             raise Problem("invalid_request", "The header and the path name two payments.", errors=[problem])
-        stored = self._committer.read(payment_key(merchant, checkout_id)) if _is_id(checkout_id) else None
+        if not _is_id(checkout_id):
+            raise _not_found()
+        payment = self._stored(merchant, checkout_id)
+        if payment is None:
+            return Asking(self._read_elsewhere(request, merchant, checkout_id, by_client=by_client))
+        if payment.status in OPEN and self._elsewhere.is_stale(payment):
+            return Asking(self._read_refreshed(request, payment, by_client=by_client))
+        return self._told(request, payment, by_client=by_client)
+
+    async def _unless_known(
+        self, pending: Pending, fingerprint: bytes, merchant: str, checkout_id: str, others: Sequence[str]
+    ) -> Response | Pending:
+        """The id moved here, or is another shard's: whoever may have it is asked first."""
+        found = await self._elsewhere.before_accepting(merchant, checkout_id, others)
+        if found is None:
+            return pending
+        raw = found.SerializeToString()
+        return pending.finish(Replay(raw) if found.fingerprint == fingerprint else Conflict(raw))
+
+    async def _read_elsewhere(
+        self, request: Request, merchant: str, checkout_id: str, *, by_client: bool
+    ) -> Response:
+        said = await self._elsewhere.before_denying(merchant, checkout_id)
+        if not isinstance(said, Payment):
+            payment = self._stored(merchant, checkout_id)  # it may have come meanwhile
+            if payment is None and said is Absence.SILENT:
+                raise Problem(
+                    "owner_unavailable", "Not everyone who may have this payment answers. Ask again."
+                )
+            if payment is None:
+                raise _not_found()
+            said = payment
+        return self._told(request, said, by_client=by_client)
+
+    async def _read_refreshed(self, request: Request, payment: Payment, *, by_client: bool) -> Response:
+        return self._told(request, await self._elsewhere.refreshed(payment), by_client=by_client)
+
+    def _stored(self, merchant: str, checkout_id: str) -> Payment | None:
+        """The payment as it is on disk, if it may be told. Raises NotReady."""
+        stored = self._committer.read(payment_key(merchant, checkout_id))
         if stored is None:
-            raise Problem("not_found", "This merchant has no payment with this id here.")
+            return None
         payment = Payment.FromString(stored)
         if self._replication is not None:
             self._replication.check_proven(payment)
+        return payment
+
+    def _told(self, request: Request, payment: Payment, *, by_client: bool) -> Response:
         headers = [_NO_STORE, ("etag", f'"{payment.version}"')]
         if payment.status in OPEN:
             headers.append(_COME_AGAIN)
@@ -234,6 +286,10 @@ class PaymentHandlers:
         if merchant is None:
             raise _unauthorized("This client_secret does not open this payment.")
         return merchant, True
+
+
+def _not_found() -> Problem:
+    return Problem("not_found", "This merchant has no payment with this id here.")
 
 
 def _unauthorized(detail: str) -> Problem:

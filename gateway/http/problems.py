@@ -34,6 +34,7 @@ KINDS: Final = {
     "internal": Kind(500, "The shard met a defect of its own"),
     "overloaded": Kind(503, "The shard has too much to do"),
     "not_ready": Kind(503, "The shard is not ready"),
+    "owner_unavailable": Kind(503, "The owner of this id is not available"),
 }
 
 

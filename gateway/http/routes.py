@@ -16,7 +16,7 @@ import structlog
 from gateway.committer import HandOver
 from gateway.errors import NotReady
 from gateway.http.cold import UNKNOWN, ColdApp, not_allowed
-from gateway.http.message import Handler, Pending, Request, Respond, Response
+from gateway.http.message import Asking, Handler, Pending, Request, Respond, Response
 from gateway.http.problems import Problem
 from gateway.load_shedding import Gate
 from gateway.metrics import Metrics
@@ -68,6 +68,7 @@ class HttpApp:
         self._metrics = metrics
         self._gate = gate
         self._ops = ops
+        self._asking: set[asyncio.Task[None]] = set()
 
     def start(self, request: Request, respond: Respond) -> bool:
         """Answers a hot request through `respond`, now or once it is committed; False when it isn't hot.
@@ -85,6 +86,13 @@ class HttpApp:
             if isinstance(step, Pending):
                 finish = partial(self._finish, route, request.method, step, respond)
                 self._hand_over(step.entry, finish)
+                return True
+            if isinstance(step, Asking):
+                asking = asyncio.get_running_loop().create_task(
+                    self._ask(route, request.method, step, respond)
+                )
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
                 return True
         except Exception as error:  # the edge of the request loop
             step = _answer_to(error, route.name)
@@ -124,6 +132,16 @@ class HttpApp:
             response = _answer_to(error, name)
         self._metrics.answered(name, response.status)
         return response._replace(body=b"") if request.method == "HEAD" else response
+
+    async def _ask(self, route: Route, method: str, asking: Asking, respond: Respond) -> None:
+        try:
+            step = await asking.step
+            if isinstance(step, Pending):
+                self._hand_over(step.entry, partial(self._finish, route, method, step, respond))
+                return
+        except Exception as error:  # the edge of the request loop
+            step = _answer_to(error, route.name)
+        respond(self._sealed(route, method, step))
 
     def _finish(self, route: Route, method: str, pending: Pending, respond: Respond, result: Result) -> None:
         try:

@@ -23,7 +23,6 @@ _FOR_CARD_DATA: Final = "^([cC][vV][vVcC]|[pP][aA][nN])$"
 PROXY_CODES: Final = {
     "length_required": 411,
     "uri_too_long": 414,
-    "owner_unavailable": 503,
     "owner_timeout": 504,
 }
 STATUS_OF: Final = {code: kind.status for code, kind in KINDS.items()} | PROXY_CODES

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 from grpc import aio
 
+from gateway.rpc.channel import open_channel
 from tollgate.errors import OperationalError
-from tollgate.v1.ledger_pb2 import ListMerchantsRequest, ListMerchantsResponse
+from tollgate.v1.ledger_pb2 import FindPaymentRequest, ListMerchantsRequest, ListMerchantsResponse
 from tollgate.v1.ledger_pb2_grpc import LedgerStub
+from tollgate.v1.payment_pb2 import Payment
+
+if TYPE_CHECKING:
+    from tollgate.v1.ledger_pb2_grpc import LedgerAsyncStub
 
 _TIMEOUT_S = 2.0
+AnswerT = TypeVar("AnswerT")
 
 
 class LedgerClient:
     """Keeps to the target that answered last."""
 
     def __init__(self, targets: Sequence[str]) -> None:
-        self._channels = [aio.insecure_channel(target) for target in targets]
+        self._channels = [open_channel(target) for target in targets]
 
     async def list_merchants(self) -> ListMerchantsResponse:
         """Raises OperationalError when no target answers."""
+        return await self._first_answer(
+            lambda ledger: ledger.ListMerchants(ListMerchantsRequest(), timeout=_TIMEOUT_S)
+        )
+
+    async def find_payment(self, merchant: str, checkout_id: str, timeout_s: float) -> Payment | None:
+        """Postgres' word. Each target gets `timeout_s`. Raises OperationalError when none answers."""
+        request = FindPaymentRequest(merchant=merchant, checkout_id=checkout_id)
+        answer = await self._first_answer(lambda ledger: ledger.FindPayment(request, timeout=timeout_s))
+        return answer.payment if answer.HasField("payment") else None
+
+    async def _first_answer(self, ask: Callable[[LedgerAsyncStub], Awaitable[AnswerT]]) -> AnswerT:
         reason = "none is configured"
         for channel in list(self._channels):
             try:
-                return await LedgerStub(channel).ListMerchants(ListMerchantsRequest(), timeout=_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
+                return await ask(LedgerStub(channel))
+            except aio.AioRpcError as error:
                 reason = str(error.code())
-                self._channels.append(self._channels.pop(0))
-        raise OperationalError(f"No Ledger answered ({reason}). The copy of the merchants stays as it is.")
+                if self._channels[0] is channel:  # else somebody else has found out before
+                    self._channels.append(self._channels.pop(0))
+        raise OperationalError(f"No Ledger answered ({reason}). What is known here stays as it is.")
 
     async def close(self) -> None:
         for channel in self._channels:

@@ -9,8 +9,9 @@ from tollgate.errors import ConfigurationError
 from tollgate.v1.shard_pb2_grpc import add_ShardServicer_to_server
 
 _MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-# The cdc's two tasks and a few people; beyond that RESOURCE_EXHAUSTED. A message each is what they may hold.
-_CALLS_MAX = 16
+# The cdc's two tasks, a few people, and the look-ups of other shards, each bounded there; beyond that
+# RESOURCE_EXHAUSTED. Only the cdc sends large messages, two at a time.
+_CALLS_MAX = 512
 
 
 async def start_rpc(service: ShardService, listen: str) -> aio.Server:

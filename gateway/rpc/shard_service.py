@@ -10,22 +10,21 @@ from grpc import aio
 from gateway.committer import Committer
 from gateway.errors import StoreFailed
 from gateway.metrics import Metrics
-from gateway.planner import Acknowledged, Acknowledgement, Applied, Snapshot, StatusBatch
+from gateway.planner import Acknowledged, Acknowledgement, Applied, StatusBatch
 from gateway.replication import Replication
+from gateway.snapshots import is_storable, snapshot_of
 from gateway.store.interface import Store
 from tollgate.errors import Overloaded, RejectedInput, TollgateError
-from tollgate.ids import CHECKOUT_ID, MERCHANT, payment_key
+from tollgate.ids import payment_key
 from tollgate.shard_layout import CHANGES, decode_u64, encode_u64
-from tollgate.status import NAME
 from tollgate.v1 import shard_pb2
-from tollgate.v1.payment_pb2 import Capture, Payment
+from tollgate.v1.payment_pb2 import Payment
 from tollgate.v1.shard_pb2_grpc import ShardServicer
 
 READ_CHANGES_MAX: Final = 10_000
 # Below gRPC's own bound of 4 MiB a message, with room for one more change.
 _READ_BYTES_MAX: Final = 3 * 1024 * 1024
 _SCAN: Final = 500
-_CAPTURES: Final = (Capture.CAPTURE_AUTOMATIC, Capture.CAPTURE_MANUAL)
 
 
 class ShardService(ShardServicer):
@@ -42,7 +41,7 @@ class ShardService(ShardServicer):
     ) -> shard_pb2.ApplyStatusResponse:
         """INVALID_ARGUMENT, and nothing applied, when any snapshot is one that no payment can have."""
         payments = [update.payment for update in request.updates]
-        unusable = [index for index, payment in enumerate(payments) if not _is_storable(payment)]
+        unusable = [index for index, payment in enumerate(payments) if not is_storable(payment)]
         if unusable:
             self._metrics.status_updates.labels(result="refused").inc(len(payments))
             await context.abort(
@@ -51,7 +50,7 @@ class ShardService(ShardServicer):
                 "are unusable. Nothing was applied: send the others without them.",
             )
         try:
-            result = await self._committer.commit(StatusBatch(tuple(map(_snapshot, payments))))
+            result = await self._committer.commit(StatusBatch(tuple(map(snapshot_of, payments))))
         except TollgateError as error:
             await _abort(context, error)
         applied = result.applied if isinstance(result, Applied) else 0
@@ -125,22 +124,6 @@ class ShardService(ShardServicer):
             if not rows:
                 return changes
         return changes
-
-
-def _snapshot(payment: Payment) -> Snapshot:
-    key = payment_key(payment.merchant, payment.checkout_id)
-    return Snapshot(key, payment.version, payment.SerializeToString())
-
-
-def _is_storable(payment: Payment) -> bool:
-    """What a client can be shown: anything else would poison the route that reads it."""
-    return (
-        payment.version >= 1
-        and MERCHANT.fullmatch(payment.merchant) is not None
-        and CHECKOUT_ID.fullmatch(payment.checkout_id) is not None
-        and payment.status in NAME
-        and payment.capture in _CAPTURES
-    )
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], error: TollgateError) -> None:

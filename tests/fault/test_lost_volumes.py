@@ -146,6 +146,6 @@ def test_with_ack_durable_the_unshipped_tail_is_lost_and_a_metric_has_shown_its_
         shard.lose_the_volume()
         shard.start()
         assert shard.log_state().incarnation != incarnation
-        assert {shard.get(checkout_id) for checkout_id in tail} == {404}
+        assert {shard.get(checkout_id) for checkout_id in tail} == {503}, "no Ledger is there to say no"
         in_kafka = checkout_ids(shipped(kafka_bootstrap, incarnation))
     assert in_kafka == set(shipped_ids)

@@ -1,0 +1,192 @@
+"""What this shard asks others about a payment: three questions, never on the way of an ordinary request.
+
+- Before an id is accepted that another shard owns or has owned: does somebody have it? Who can't be asked
+  delays nothing; the id is accepted, and intake arbitrates.
+- Before a read is answered 404: has everybody said no?
+- When an open payment has stood still for a while: does the Ledger know better?
+
+All are asked at once. Bounded: how many look-ups are under way, how long each takes, how many a no is kept
+for and how long, how often one payment is refreshed. It is all memory: nothing survives a crash, or has to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from gateway.metrics import Metrics
+from gateway.owners import Owners
+from gateway.recently import Recently
+from gateway.verdict import Absence, Answer, verdict
+from tollgate.clock import Clock
+from tollgate.errors import OperationalError
+from tollgate.ids import payment_key
+from tollgate.v1.payment_pb2 import Payment
+
+_NO_KEPT_S: Final = 1.0
+_KEPT_MAX: Final = 10_000  # 200 bytes each
+
+
+class Ledger(Protocol):
+    async def find_payment(self, merchant: str, checkout_id: str, timeout_s: float) -> Payment | None:
+        """Raises OperationalError when no Ledger answers."""
+        ...
+
+
+class OtherShards(Protocol):
+    async def get_payment(
+        self, address: str, merchant: str, checkout_id: str, timeout_s: float
+    ) -> Payment | None:
+        """What that shard has on disk and may tell. Raises OperationalError when it doesn't answer."""
+        ...
+
+
+class RingNow(Protocol):
+    @property
+    def owners(self) -> Owners:
+        """As the ring is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpPolicy:
+    timeout_s: float
+    in_flight_max: int
+    refresh_after_s: float
+
+
+class Elsewhere:
+    """Belongs to one event loop. `keep` is given what is found newer than acceptance, to be stored here."""
+
+    def __init__(
+        self,
+        *,
+        ring: RingNow,
+        ledger: Ledger,
+        shards: OtherShards,
+        keep: Callable[[Payment], None],
+        clock: Clock,
+        metrics: Metrics,
+        policy: LookUpPolicy,
+    ) -> None:
+        self._ring = ring
+        self._ledger = ledger
+        self._shards = shards
+        self._keep = keep
+        self._clock = clock
+        self._metrics = metrics
+        self._policy = policy
+        self._refresh_after_us = round(policy.refresh_after_s * 1_000_000)
+        self._noes: Recently[int] = Recently(clock, _NO_KEPT_S, _KEPT_MAX)  # by which version of the ring
+        self._refreshed: Recently[None] = Recently(clock, policy.refresh_after_s, _KEPT_MAX)
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def asked_before_accepting(self, checkout_id: str) -> tuple[str, ...] | None:
+        """The shards to ask beside the Ledger; None: nobody is to be asked. On the way of every POST."""
+        return self._ring.owners.asked_before_accepting(checkout_id)
+
+    async def before_accepting(
+        self, merchant: str, checkout_id: str, shards: Sequence[str]
+    ) -> Payment | None:
+        """The payment if somebody has it. None also when somebody could not be asked."""
+        if self._is_denied(payment_key(merchant, checkout_id)):
+            return None
+        said = await self._look_up("accept", merchant, checkout_id, shards)
+        return said if isinstance(said, Payment) else None
+
+    async def before_denying(self, merchant: str, checkout_id: str) -> Answer:
+        """UNKNOWN only when the Ledger and every shard that may have it have said no, at most 1 s ago."""
+        key = payment_key(merchant, checkout_id)
+        if self._is_denied(key):
+            return Absence.UNKNOWN
+        owners = self._ring.owners
+        said = await self._look_up("deny", merchant, checkout_id, owners.asked_before_denying(checkout_id))
+        if said is not Absence.UNKNOWN:
+            return said
+        if owners.version != self._ring.owners.version:  # others may have it by now, and were not asked
+            return Absence.SILENT
+        self._noes.put(key, owners.version)
+        return said
+
+    def is_stale(self, payment: Payment) -> bool:
+        """Whether an open payment stands still and was not refreshed of late. On the way of its reads."""
+        if payment.updated_at_us + self._refresh_after_us > self._clock.now_us():
+            return False
+        return payment_key(payment.merchant, payment.checkout_id) not in self._refreshed
+
+    async def refreshed(self, payment: Payment) -> Payment:
+        """As the Ledger has it, if that is newer; the payment itself if not or if nobody can say."""
+        self._refreshed.put(payment_key(payment.merchant, payment.checkout_id), None)
+        said = await self._look_up("refresh", payment.merchant, payment.checkout_id, ())
+        return said if isinstance(said, Payment) and said.version > payment.version else payment
+
+    def _is_denied(self, key: str) -> bool:
+        """Whether everybody said no a moment ago, on the ring as it still is."""
+        return self._noes.get(key) == self._ring.owners.version
+
+    async def _look_up(self, question: str, merchant: str, checkout_id: str, shards: Sequence[str]) -> Answer:
+        if self._in_flight >= self._policy.in_flight_max:
+            self._metrics.look_ups.labels(question=question, outcome="refused").inc()
+            return Absence.SILENT
+        self._in_flight += 1
+        try:
+            said = await self._ask_all(merchant, checkout_id, shards)
+        finally:
+            self._in_flight -= 1
+        self._metrics.look_ups.labels(question=question, outcome=_name(said)).inc()
+        if isinstance(said, Payment) and said.version and self._ring.owners.is_own(checkout_id):
+            self._keep(said)  # here its news arrive; elsewhere it would grow old unseen
+        return said
+
+    async def _ask_all(self, merchant: str, checkout_id: str, shards: Sequence[str]) -> Answer:
+        """When the verdict stands, or the time is over, nobody is waited for any more."""
+        timeout_s, payment = self._policy.timeout_s, (merchant, checkout_id)
+        asked = [self._ask("ledger", partial(self._ledger.find_payment, *payment, timeout_s), payment)]
+        for shard in shards:
+            ask = partial(self._shards.get_payment, shard, *payment, timeout_s)
+            asked.append(self._ask("shard", ask, payment))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        tasks = [loop.create_task(question) for question in asked]
+        try:
+            while True:
+                left_s = deadline - loop.time()
+                unheard = None if left_s > 0 else Absence.SILENT
+                said = verdict([task.result() if task.done() else unheard for task in tasks])
+                if said is not None:
+                    return said
+                waiting = [task for task in tasks if not task.done()]
+                await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _ask(
+        self, whom: str, ask: Callable[[], Awaitable[Payment | None]], payment: tuple[str, str]
+    ) -> Answer:
+        try:
+            found = await ask()
+        except OperationalError:
+            answer: Answer = Absence.SILENT
+        else:
+            answer = _checked(found, payment)
+        self._metrics.asks.labels(whom=whom, answer=_name(answer)).inc()
+        return answer
+
+
+def _checked(found: Payment | None, payment: tuple[str, str]) -> Answer:
+    """An answer that is another payment's is none."""
+    if found is None:
+        return Absence.UNKNOWN
+    return found if (found.merchant, found.checkout_id) == payment else Absence.SILENT
+
+
+def _name(answer: Answer) -> str:
+    return answer.value if isinstance(answer, Absence) else "found"
