@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc.client_log import ClientErrors
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
-from tollgate.topics import STATUS
+from tollgate.topics import STATUS, status_group_prefix
 
 _POLL_S: Final = 0.5
 _COMMIT_EVERY_S: Final = 0.5
@@ -68,7 +68,7 @@ class KafkaStatusSource:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": f"tollgate-status-{shard}-{incarnation.hex()}",
+                "group.id": status_group_prefix(shard) + incarnation.hex(),
                 "client.id": f"tollgate-status-{shard}",
                 "enable.auto.commit": False,
                 "check.crcs": True,

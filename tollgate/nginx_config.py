@@ -176,6 +176,7 @@ def render(settings: NginxSettings, ring: RingFile) -> str:
         tls=settings.tls,
         run_as=settings.run_as,
         shards=ring.shards,
+        ring_version=ring.version,
         problems=PROBLEMS,
     )
 

@@ -47,9 +47,9 @@ class RingFile(BaseModel):
     next_id: Annotated[int, Field(ge=0, le=SHARDS_MAX)]
     shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
     history: tuple[FormerRing, ...] = ()
-    # Drained and stopped, and Postgres has every change that they shipped: the Ledger speaks for them.
+    # Off the ring and drained: Postgres has every change that they shipped, and the Ledger speaks for them.
     retired: tuple[int, ...] = ()
-    # A change of the ring that is under way: started and not on the ring yet; off it and not drained yet.
+    # A change of the ring that is under way: started and not on the ring yet; off it and not stopped yet.
     joining: ShardEntry | None = None
     leaving: ShardEntry | None = None
 

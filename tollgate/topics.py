@@ -14,6 +14,8 @@ DLQ: Final = "payments.dlq"  # the failed record's original bytes
 
 SHARDS_MAX: Final = 64
 
+INTAKE_GROUP: Final = "tollgate-intake"  # of all processors, on payments.changes
+
 HEADER_SHARD: Final = "shard"
 HEADER_INCARNATION: Final = "incarnation"
 HEADER_EPOCH: Final = "epoch"
@@ -44,3 +46,8 @@ def topic_specs(*, embedded: bool) -> list[TopicSpec]:
         TopicSpec(STATUS, SHARDS_MAX, {"retention.ms": str(7 * _DAY_MS)} | clustered),
         TopicSpec(DLQ, 1, forever | durable | clustered),
     ]
+
+
+def status_group_prefix(shard: int) -> str:
+    """A shard's groups on payments.status begin with it: one for each incarnation of its store."""
+    return f"tollgate-status-{shard}-"

@@ -164,7 +164,7 @@ def _static(setup: Setup) -> Part:
 
 
 def _write_static(setup: Setup, config: Path, listen: str) -> None:
-    from tollgate.local.stack import nobody
+    from tollgate.local.nginx import nobody
 
     run_as: nginx_config.RunAs | None = nobody()
     user = f"user {run_as.user} {run_as.group};\n" if run_as else ""

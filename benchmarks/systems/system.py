@@ -17,9 +17,9 @@ from benchmarks.measure.generator import Target
 from benchmarks.measure.machine import pin
 from tollgate import nginx_config
 from tollgate.local import process
+from tollgate.local.nginx import nobody
 from tollgate.local.part import Part
 from tollgate.local.probes import http_probe
-from tollgate.local.stack import nobody
 from tollgate.ring_file import RingFile, ShardEntry
 
 READY_TIMEOUT_S: Final = 30.0

@@ -20,9 +20,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from processor.changes import ChangeRecord
 from processor.patience import patient_wait
 from tollgate.errors import OperationalError
-from tollgate.topics import CHANGES
+from tollgate.topics import CHANGES, INTAKE_GROUP
 
-GROUP: Final = "tollgate-intake"
+GROUP: Final = INTAKE_GROUP
 _POLL_S: Final = 0.2
 _JOIN_S: Final = 2.0
 

@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "down": "tollgate.cli.down:down",
     "pay": "tollgate.cli.pay:pay",
     "cdc": "tollgate.cli.cdc:app",
+    "shards": "tollgate.cli.shards:app",
 }
 
 

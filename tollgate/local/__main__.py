@@ -10,19 +10,22 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from tollgate.clock import SystemClock
 from tollgate.errors import TollgateError
+from tollgate.local.control import Control
 from tollgate.local.paths import StackPaths
 from tollgate.local.ports import PortPlan
-from tollgate.local.stack import STOP_ORDER, StackSettings, build_parts, describe, stop_timeout_s
+from tollgate.local.ring_changer import RingChanger
+from tollgate.local.shard_life import ShardLife
+from tollgate.local.stack import STOP_ORDER, StackSettings, build_parts, describe
 from tollgate.local.stack_json import api_key_of, write_stack_json
 from tollgate.local.supervisor import Supervisor, raise_open_files
 from tollgate.nginx_settings import address_limits
-from tollgate.ring_file import read_ring_file
+from tollgate.ring_file import RingFile, read_ring_file, write_ring_file
 from tollgate.telemetry import configure_logging
 
 _PR_SET_PDEATHSIG = 1
@@ -55,12 +58,15 @@ def main() -> int:
 
 
 async def _run(settings: StackSettings) -> None:
-    ring = read_ring_file(settings.paths.ring)
-    api_key = api_key_of(settings.paths.stack_json)
-    parts = build_parts(settings, ring, api_key)
+    paths = settings.paths
+    ring = read_ring_file(paths.ring)
+    api_key = api_key_of(paths.stack_json)
 
     def publish(pids: Mapping[str, int]) -> None:
-        write_stack_json(settings.paths.stack_json, describe(settings, ring, api_key, pids))
+        write_stack_json(paths.stack_json, describe(settings, changer.ring, api_key, pids))
+
+    def write_ring(ring: RingFile) -> None:
+        write_ring_file(paths.ring, ring)
 
     def make_topics() -> None:
         from tollgate.local.topics import ensure_topics, has_one_broker  # loads the Kafka client: slow
@@ -68,8 +74,11 @@ async def _run(settings: StackSettings) -> None:
         one_node = settings.kafka_bootstrap is None or has_one_broker(settings.bootstrap)
         ensure_topics(settings.bootstrap, embedded=one_node)
 
-    bounded = [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
-    await Supervisor(bounded, STOP_ORDER, settings.paths.run_state, publish, make_topics).run()
+    parts = build_parts(settings, ring, api_key)
+    supervisor = Supervisor(parts, STOP_ORDER, paths.run_state, publish, make_topics)
+    changer = RingChanger(ring, write_ring, ShardLife(settings, supervisor, api_key), SystemClock())
+    control = Control(paths.control, changer, supervisor.publish)
+    await supervisor.run(changer.keep(), control.serve())
 
 
 def _arguments() -> argparse.Namespace:

@@ -246,7 +246,7 @@ def plan(paths: StackPaths, wishes: Wishes) -> tuple[RingFile, PortPlan, tuple[s
             f"The shards in {paths.data_dir} are named by ports from base {base} on, for ever. "
             f"Use --port-base {base}, or another --data-dir."
         )
-    check_counts(len(ring.shards), wishes.processors)
+    check_counts(len(ring.running), wishes.processors)
     notes: tuple[str, ...] = ()
     if wishes.shards not in (None, len(ring.shards)):
         notes = (

@@ -26,6 +26,10 @@ class StackPaths:
         return self.data_dir / "supervisor.lock"
 
     @property
+    def control(self) -> Path:
+        return self.data_dir / "control.sock"
+
+    @property
     def ring(self) -> Path:
         return self.data_dir / "ring.json"
 

@@ -1,9 +1,9 @@
 """How the ring file changes when a shard comes or goes: pure steps from one whole file to the next.
 
 Adding: `joining` (the id is taken for ever) ▸ started and ready ▸ on the ring (`joined`) or `given_up`.
-Removing: off the ring and `leaving` ▸ drained ▸ `retired`. The file is the only record of where a change
-stands: each step is written before what it allows is done, so whoever starts after a crash reads from the
-file what is left to do.
+Removing: off the ring and `leaving` ▸ drained and `retired` ▸ `ended`. The file is the only
+record of where a change stands: each step is written before what it allows is done, so whoever starts after
+a crash reads from the file what is left to do.
 """
 
 from __future__ import annotations
@@ -67,11 +67,21 @@ def leaving(ring: RingFile, shard: int, now_us: int) -> RingFile:
     return _changed(ring, rest, now_us, {"leaving": entry})
 
 
+def is_retired(ring: RingFile) -> bool:
+    """Whether the shard that is leaving need not be asked any more."""
+    return ring.leaving is not None and ring.leaving.id in ring.retired
+
+
 def retired(ring: RingFile) -> RingFile:
-    """The shard that was leaving has stopped, and Postgres has all it shipped."""
-    if ring.leaving is None:
+    """Postgres has all of the shard that is leaving. A version of its own: who knows it asks it no more."""
+    if ring.leaving is None or is_retired(ring):
         return ring
-    return ring.model_copy(update={"leaving": None, "retired": (*ring.retired, ring.leaving.id)})
+    return ring.model_copy(update={"version": ring.version + 1, "retired": (*ring.retired, ring.leaving.id)})
+
+
+def ended(ring: RingFile) -> RingFile:
+    """The shard that was leaving has no process any more."""
+    return ring.model_copy(update={"leaving": None})
 
 
 def _changed(

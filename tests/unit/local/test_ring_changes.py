@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def one_more(ring: RingFile, now_us: int = NOW_US) -> RingFile:
 
 
 def one_less(ring: RingFile, shard: int, now_us: int = NOW_US) -> RingFile:
-    return ring_changes.retired(ring_changes.leaving(ring, shard, now_us))
+    return ring_changes.ended(ring_changes.retired(ring_changes.leaving(ring, shard, now_us)))
 
 
 def test_a_shard_is_on_the_ring_only_when_it_has_joined() -> None:
@@ -49,21 +51,25 @@ def test_a_shard_that_is_given_up_leaves_the_ring_as_it_was_and_its_id_unused() 
     assert after == before.model_copy(update={"next_id": 3})
 
 
-def test_a_shard_leaves_the_ring_first_and_is_asked_until_it_is_retired() -> None:
+def test_a_shard_leaves_the_ring_first_and_runs_until_nobody_asks_it() -> None:
     before = with_shards(3)
     leaving = ring_changes.leaving(before, 1, NOW_US)
     assert (ids(leaving), leaving.version, leaving.retired) == ([0, 2], before.version + 1, ())
-    assert [shard.id for shard in leaving.running] == [0, 1, 2]
-    after = ring_changes.retired(leaving)
-    assert (after.leaving, after.retired, after.version) == (None, (1,), leaving.version)
+    retired = ring_changes.retired(leaving)
+    assert (retired.retired, retired.version) == ((1,), leaving.version + 1)
+    assert [shard.id for shard in retired.running] == [0, 1, 2]
+    after = ring_changes.ended(retired)
+    assert (after.leaving, after.version) == (None, retired.version)
     assert [shard.id for shard in after.running] == [0, 2]
-    assert after.history[0].shards == before.shards
+    assert [former.shards for former in after.history] == [before.shards]
 
 
 def test_finishing_what_is_finished_changes_nothing() -> None:
     """A supervisor that was killed between a step and its note takes the step again."""
     ring = one_less(one_more(with_shards(2)), 0)
-    assert ring_changes.joined(ring, NOW_US) == ring_changes.retired(ring) == ring
+    assert ring_changes.joined(ring, NOW_US) == ring_changes.retired(ring) == ring_changes.ended(ring) == ring
+    retired = ring_changes.retired(ring_changes.leaving(ring, 1, NOW_US))
+    assert ring_changes.retired(retired) == retired
 
 
 def test_an_id_is_never_given_twice_and_64_are_all() -> None:
@@ -104,5 +110,8 @@ def test_whatever_comes_and_goes_ids_ascend_and_every_former_shard_is_retired(st
             ring = one_less(ring, ids(ring)[len(steps) % len(ring.shards)])
     assert ids(ring) == sorted(set(ids(ring)))
     assert {*ids(ring), *ring.retired} == set(range(ring.next_id))
-    assert [former.version for former in ring.history] == list(range(ring.version - 1, 0, -1))
+    versions = [ring.version, *(former.version for former in ring.history)]
+    assert versions == sorted(set(versions), reverse=True)
+    rings = [ring.shards, *(former.shards for former in ring.history)]
+    assert all(now != then for now, then in pairwise(rings)), "what did not change the ring is no history"
     assert RingFile.model_validate_json(ring.model_dump_json()) == ring
