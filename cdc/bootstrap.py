@@ -79,15 +79,16 @@ def _runner(settings: Settings, clock: SystemClock, shard: ShardClient, source: 
         in_flight_kib_max=settings.cdc.in_flight_kib_max,
         linger_ms=settings.cdc.linger_ms,
     )
+    window, batch = settings.cdc.in_flight_records_max, settings.cdc.batch_records_max
     return Runner(
-        tailer=Tailer(settings.shard.id, Policy(settings.cdc.batch_records_max)),
+        tailer=Tailer(settings.shard.id, Policy(batch, room_records_min=min(batch, max(1, window // 10)))),
         delivered=delivered,
         acknowledger=Acknowledger(delivered, shard),
         source=source,
         open_publisher=lambda on_reports: KafkaPublisher(policy, on_reports, clock),
         shard=shard,
         clock=clock,
-        in_flight_records_max=settings.cdc.in_flight_records_max,
+        in_flight_records_max=window,
     )
 
 

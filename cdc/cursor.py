@@ -6,7 +6,7 @@ The order, which a crash may cut anywhere:
 1. the shard has fsynced the change (the watermark says so),
 2. the tailer reads it and hands it to the producer,
 3. Kafka's delivery report for it comes, in any order among others,
-4. `Delivered.prefix` moves over every report that now follows without a gap,
+4. `Delivered.prefix` moves over every span of changes that are all reported and follow without a gap,
 5. `Acknowledger` sends that prefix to the shard, one call at a time,
 6. the shard stores it durably in `meta`; only after that may it prune.
 
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 import structlog
 
+from cdc.record import Record
 from cdc.shard_client import ShardApi
-from cdc.tailer import Identity, Record
+from cdc.tailer import Identity
 from tollgate.errors import TollgateError
 from tollgate.growing_wait import GrowingWait
 
@@ -37,14 +38,33 @@ _RETRY_S_MAX: Final = 1.0
 log = structlog.get_logger()
 
 
+class Span(NamedTuple):
+    """The changes from `first` to `last`: all of them are delivered."""
+
+    first: int
+    last: int
+
+
+class _Sent(NamedTuple):
+    """What went to the producer together."""
+
+    last: int
+    committed_at_us: int  # of the first of them
+    size: int
+
+
 class Delivered:
-    """The contiguous prefix of delivery reports. Pure; its memory is bounded by what is let in flight."""
+    """The contiguous prefix of delivery reports. Pure; its memory is bounded by what is let in flight.
+
+    Bytes and age are those of whole batches: a batch counts until the last of it is delivered.
+    """
 
     def __init__(self) -> None:
         self.identity: Identity | None = None
         self.prefix = 0
-        self._in_flight: deque[tuple[int, int, int]] = deque()  # sequence, committed at, bytes; ascending
-        self._ahead: set[int] = set()
+        self._sent_through = 0
+        self._in_flight: deque[_Sent] = deque()
+        self._ahead: dict[int, int] = {}  # first → last of spans behind one that is missing
         self.in_flight_bytes = 0
 
     def restart(self, identity: Identity, acknowledged: int) -> None:
@@ -54,33 +74,35 @@ class Delivered:
 
     def forget_in_flight(self) -> None:
         """The producer is gone and its reports with it; the prefix stands."""
+        self._sent_through = self.prefix
         self._in_flight.clear()
         self._ahead.clear()
         self.in_flight_bytes = 0
 
-    def sent(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._in_flight.append((record.sequence, record.committed_at_us, len(record.value)))
-            self.in_flight_bytes += len(record.value)
+    def sent(self, records: Sequence[Record]) -> None:
+        """At least one, following what was sent before."""
+        size = sum(len(record.value) for record in records)
+        self._in_flight.append(_Sent(records[-1].sequence, records[0].committed_at_us(), size))
+        self._sent_through = records[-1].sequence
+        self.in_flight_bytes += size
 
-    def reported(self, sequences: Iterable[int]) -> int:
-        """Takes reports of success, in any order, each once or more. Returns how far the prefix moved."""
+    def reported(self, spans: Iterable[Span]) -> int:
+        """Takes spans that are delivered, in any order. Returns how far the prefix moved."""
         before = self.prefix
-        self._ahead.update(sequence for sequence in sequences if sequence > before)
-        while self.prefix + 1 in self._ahead:
-            self.prefix += 1
-            self._ahead.discard(self.prefix)
-        while self._in_flight and self._in_flight[0][0] <= self.prefix:
-            self.in_flight_bytes -= self._in_flight.popleft()[2]
+        self._ahead.update(span for span in spans if span.first > before)
+        while (last := self._ahead.pop(self.prefix + 1, None)) is not None:
+            self.prefix = last
+        while self._in_flight and self._in_flight[0].last <= self.prefix:
+            self.in_flight_bytes -= self._in_flight.popleft().size
         return self.prefix - before
 
     @property
     def in_flight(self) -> int:
-        return len(self._in_flight)
+        return self._sent_through - self.prefix
 
     def oldest_in_flight_us(self) -> int | None:
         """When the oldest change that was sent and not delivered was committed, or None."""
-        return self._in_flight[0][1] if self._in_flight else None
+        return self._in_flight[0].committed_at_us if self._in_flight else None
 
 
 class Acknowledger:

@@ -15,11 +15,12 @@ from typing import Final
 import structlog
 
 from cdc import metrics
-from cdc.cursor import Acknowledger, Delivered
+from cdc.cursor import Acknowledger, Delivered, Span
 from cdc.publisher import ChangePublisher, Reports
+from cdc.record import Record
 from cdc.shard_client import ShardApi
 from cdc.source import Source
-from cdc.tailer import Ask, Idle, Open, Read, Record, Restart, Tailer, Wait
+from cdc.tailer import Ask, Idle, Open, Read, Restart, Tailer, Wait
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, TollgateError
 from tollgate.growing_wait import GrowingWait
@@ -83,11 +84,11 @@ class Runner:
         """Which store is read, once it is known."""
         return self._tailer.identity.incarnation if self._tailer.identity is not None else None
 
-    def on_reports(self, generation: int, sequences: list[int]) -> None:
-        """Delivery reports, on the event loop. Those from before a restart count for nothing."""
+    def on_reports(self, generation: int, spans: list[Span]) -> None:
+        """What is delivered. Reports from before a restart count for nothing."""
         if generation != self._generation:
             return
-        moved = self._delivered.reported(sequences)
+        moved = self._delivered.reported(spans)
         if moved:
             self._restart_wait.reset()
             metrics.DELIVERED.inc(moved)
@@ -110,6 +111,7 @@ class Runner:
 
     async def step(self) -> bool:
         """One decision carried out, waiting included. True when it was work."""
+        self._publisher.poll()
         if self._publisher.broken is not None:
             await self._restart_producer(self._publisher.broken)
         await self._gather()

@@ -17,9 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
-from tollgate.v1.change_pb2 import Change
+from cdc.record import Record, RecordReader
 from tollgate.v1.shard_pb2 import ReadChangesResponse
 from tollgate.watermark import Watermark
 
@@ -27,6 +25,7 @@ from tollgate.watermark import Watermark
 @dataclass(frozen=True)
 class Policy:
     batch_records_max: int = 1_000
+    room_records_min: int = 1  # for fewer nothing is read, unless they are all that there is
     stale_s: float = 2.0  # the watermark may be ahead of what is seen for so long
     retry_s: float = 0.25  # between two tries to open the store or to ask the shard
 
@@ -44,17 +43,6 @@ class Store(NamedTuple):
     shard: int
     identity: Identity
     acknowledged: int
-
-
-class Record(NamedTuple):
-    """A change on its way: its stored bytes untouched, and what Kafka is told beside them."""
-
-    sequence: int
-    epoch: int  # of the change, which may be older than the store's
-    key: str
-    traceparent: str
-    committed_at_us: int
-    value: bytes
 
 
 @dataclass(frozen=True)
@@ -126,6 +114,7 @@ class Tailer:
         self._shard = shard
         self._policy = policy
         self._rung = _Rung.READ
+        self._reader = RecordReader(shard, b"")
         self._short_since: float | None = None
         self._not_before = 0.0
         self.identity: Identity | None = None
@@ -142,7 +131,7 @@ class Tailer:
             return Open(watermark, "new epoch" if self.identity is not None else "start")
         if self.halted is not None or watermark.sequence <= self.position:
             return Idle()
-        if room <= 0:
+        if room < min(watermark.sequence - self.position, self._policy.room_records_min):
             return Wait()
         limit = min(room, self._policy.batch_records_max)
         match self._rung:
@@ -169,6 +158,7 @@ class Tailer:
             self._rung = _Rung.REOPENED
             return None
         self.identity = store.identity
+        self._reader = RecordReader(self._shard, store.identity.incarnation)
         self.halted = None
         return self._restart(store.identity, store.acknowledged)
 
@@ -181,7 +171,7 @@ class Tailer:
 
     def seen(self, read: Read, rows: Iterable[tuple[int, bytes]], now: float) -> list[Record]:
         """The records that follow the position without a gap. When there are none, the ladder moves."""
-        records, problem = self._contiguous(read.after, rows)
+        records, problem = self._reader.following(read.after, rows)
         if records:
             self._settle()
         elif problem is not None:
@@ -207,7 +197,7 @@ class Tailer:
         if answer.durable_sequence < wanted:
             return []  # the watermark is ahead of the shard: nothing is missing from the log
         rows = ((wanted + index, value) for index, value in enumerate(answer.changes))
-        records, problem = self._contiguous(self.position, rows)
+        records, problem = self._reader.following(self.position, rows)
         if not records:
             self._halt(
                 f"Shard {self._shard} has no readable change {wanted} ({problem or 'it is missing'}), though "
@@ -236,31 +226,6 @@ class Tailer:
     def _restart(self, identity: Identity, acknowledged: int) -> Restart:
         self.rewind(acknowledged)
         return Restart(identity, acknowledged)
-
-    def _contiguous(self, after: int, rows: Iterable[tuple[int, bytes]]) -> tuple[list[Record], str | None]:
-        """The records that follow `after` one by one, and what stopped them (None: the rows ended)."""
-        identity = self.identity
-        records: list[Record] = []
-        expected = after + 1
-        for sequence, value in rows:
-            if sequence != expected:
-                return records, f"{sequence} follows {expected - 1}"
-            try:
-                change = Change.FromString(value)
-            except DecodeError:
-                return records, f"change {sequence} can't be parsed"
-            if (
-                change.sequence != sequence
-                or change.shard != self._shard
-                or identity is None
-                or change.incarnation != identity.incarnation
-            ):
-                return records, f"change {sequence} says it is another"
-            records.append(
-                Record(sequence, change.epoch, change.key, change.traceparent, change.committed_at_us, value)
-            )
-            expected += 1
-        return records, None
 
     def _settle(self) -> None:
         self._rung = _Rung.READ

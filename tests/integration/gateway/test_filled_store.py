@@ -132,7 +132,7 @@ async def test_the_tailer_reads_what_was_filled_in_from_its_cursor_to_the_end(tm
         tailer.published(records[-1].sequence)
     source.close()
     unshipped = range(WANTED.shipped, WANTED.payments)
-    assert keys == [payment_key(MERCHANT, checkout_id(WANTED.seed, n)) for n in unshipped]
+    assert keys == [payment_key(MERCHANT, checkout_id(WANTED.seed, n)).encode() for n in unshipped]
 
 
 async def test_another_seeds_store_is_not_filled_up(tmp_path: Path) -> None:

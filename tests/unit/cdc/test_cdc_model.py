@@ -7,8 +7,9 @@ from random import Random
 
 import pytest
 
-from cdc.cursor import Delivered
-from cdc.tailer import Ask, Identity, Open, Policy, Read, Record, Restart, Store, Tailer
+from cdc.cursor import Delivered, Span
+from cdc.record import Record
+from cdc.tailer import Ask, Identity, Open, Policy, Read, Restart, Store, Tailer
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ReadChangesResponse
 from tollgate.watermark import Watermark
@@ -136,7 +137,7 @@ class Model:
             self.reports.append(record.sequence)
 
     def reports_arrive(self) -> None:
-        self.delivered.reported(self.reports)
+        self.delivered.reported([Span(sequence, sequence) for sequence in self.reports])
         self.reports = []
 
     def the_producer_breaks(self) -> None:

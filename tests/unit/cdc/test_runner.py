@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cdc.cursor import Acknowledger, Delivered
+from cdc.cursor import Acknowledger, Delivered, Span
 from cdc.publisher import Reports
+from cdc.record import Record
 from cdc.runner import Runner
-from cdc.tailer import Identity, Policy, Record, Store, Tailer
+from cdc.tailer import Identity, Policy, Store, Tailer
 from tollgate.clock import FakeClock
 from tollgate.errors import OperationalError
 from tollgate.v1.change_pb2 import Change
@@ -70,6 +71,8 @@ class FakePublisher:
         taken = records[: self.space]
         self.published += [(self.generation, record.sequence) for record in taken]
         return len(taken)
+
+    def poll(self) -> None: ...
 
     def forget(self) -> int:
         self.generation += 1
@@ -145,12 +148,12 @@ async def test_a_broken_producer_is_replaced_and_everything_undelivered_shipped_
     bench.source.last = 10
     await bench.step_until(lambda: bench.publisher.sequences() == list(range(1, 11)))
     generation = bench.publisher.generation
-    bench.publisher.on_reports(generation, [1, 2, 3, 5])
+    bench.publisher.on_reports(generation, [Span(1, 3), Span(5, 5)])
     bench.publisher.broken = "fatal: it said so"
     await bench.step_until(lambda: bench.publisher.sequences() == list(range(4, 11)))
-    bench.publisher.on_reports(generation, [4, 6, 7])
+    bench.publisher.on_reports(generation, [Span(4, 4), Span(6, 7)])
     assert bench.delivered.prefix == 3, "a report of the broken producer counts for nothing"
-    bench.publisher.on_reports(bench.publisher.generation, list(range(4, 11)))
+    bench.publisher.on_reports(bench.publisher.generation, [Span(4, 10)])
     await bench.runner.finish(0.0)
     assert bench.shard.acknowledged == 10
     assert bench.source.closed
@@ -170,7 +173,7 @@ async def test_no_more_is_read_than_the_window_holds(bench: Bench) -> None:
     for _ in range(5):
         await bench.runner.step()
     assert len(bench.publisher.published) == 100
-    bench.publisher.on_reports(bench.publisher.generation, list(range(1, 51)))
+    bench.publisher.on_reports(bench.publisher.generation, [Span(1, 50)])
     await bench.step_until(lambda: len(bench.publisher.published) == 150)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.tailer import Ask, Identity, Idle, Open, Policy, Read, Record, Restart, Store, Tailer, Wait
+from cdc.record import Record
+from cdc.tailer import Ask, Identity, Idle, Open, Policy, Read, Restart, Store, Tailer, Wait
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ReadChangesResponse
 from tollgate.watermark import Watermark
@@ -55,7 +56,7 @@ def test_it_reads_what_follows_the_shards_cursor_up_to_the_watermark() -> None:
     assert tailer.next(mark(5), ROOM, 0.0) == Idle()
     assert tailer.next(mark(8), ROOM, 0.0) == Read(5, 8)
     records = tailer.seen(Read(5, 8), rows(6, 7, 8), 0.0)
-    assert records[0] == Record(6, 4, "acme/checkout-6", "00-trace", 1_006, change(6))
+    assert records[0] == Record(6, 4, b"acme/checkout-6", b"00-trace", change(6))
     tailer.published(8)
     assert tailer.next(mark(8), ROOM, 0.0) == Idle()
 
@@ -65,6 +66,15 @@ def test_a_batch_and_the_window_bound_what_is_read() -> None:
     assert tailer.next(mark(1000), ROOM, 0.0) == Read(0, 10)
     assert tailer.next(mark(1000), 3, 0.0) == Read(0, 3)
     assert tailer.next(mark(1000), 0, 0.0) == Wait()
+
+
+def test_a_look_waits_for_room_that_is_worth_it_but_never_for_more_than_there_is() -> None:
+    tailer = Tailer(0, Policy(batch_records_max=10, room_records_min=10))
+    tailer.opened(Store(0, ME, 0), mark(0), 0.0)
+    assert tailer.next(mark(1000), 9, 0.0) == Wait()
+    assert tailer.next(mark(1000), 10, 0.0) == Read(0, 10)
+    assert tailer.next(mark(3), 3, 0.0) == Read(0, 3)
+    assert tailer.next(mark(3), 2, 0.0) == Wait()
 
 
 def test_without_a_watermark_nothing_is_done() -> None:
