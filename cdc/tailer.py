@@ -7,12 +7,14 @@ to other changes. Nothing here survives a crash, and nothing needs to.
 
 The ladder, when the next sequence is not where it must be: catch up again, reopen the secondary, ask the
 shard (ReadChanges). A tail that is merely not seen yet gets `stale_s` before the first rung; a hole gets
-none. Only a gap that the shard confirms halts, for as long as that opening of the store lasts.
+none. Only a gap that the shard confirms halts: then both are looked at again every `halted_s`, and whatever
+fills the hole, or another opening of the store, lets it go on.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +30,7 @@ class Policy:
     room_records_min: int = 1  # for fewer nothing is read, unless they are all that there is
     stale_s: float = 2.0  # the watermark may be ahead of what is seen for so long
     retry_s: float = 0.25  # between two tries to open the store or to ask the shard
+    halted_s: float = 5.0  # between two looks at whether the gap is still there
 
 
 class Identity(NamedTuple):
@@ -117,6 +120,7 @@ class Tailer:
         self._reader = RecordReader(shard, b"")
         self._short_since: float | None = None
         self._not_before = 0.0
+        self._halted_until = 0.0
         self.identity: Identity | None = None
         self.position = 0
         self.halted: str | None = None
@@ -129,7 +133,8 @@ class Tailer:
             return Wait()
         if self.identity != Identity(watermark.incarnation, watermark.epoch):
             return Open(watermark, "new epoch" if self.identity is not None else "start")
-        if self.halted is not None or watermark.sequence <= self.position:
+        is_halted = self.halted is not None and now < self._halted_until
+        if is_halted or watermark.sequence <= self.position:
             return Idle()
         if room < min(watermark.sequence - self.position, self._policy.room_records_min):
             return Wait()
@@ -147,8 +152,9 @@ class Tailer:
         if store.shard != self._shard:
             self.identity = Identity(watermark.incarnation, watermark.epoch)
             self._halt(
+                math.inf,
                 f"The store in this data folder is that of shard {store.shard}, not of shard {self._shard}. "
-                "Operator action: correct TOLLGATE_SHARD__DATA_DIR or TOLLGATE_SHARD__ID."
+                "Operator action: correct TOLLGATE_SHARD__DATA_DIR or TOLLGATE_SHARD__ID.",
             )
             return None
         if store.identity != Identity(watermark.incarnation, watermark.epoch):
@@ -159,7 +165,6 @@ class Tailer:
             return None
         self.identity = store.identity
         self._reader = RecordReader(self._shard, store.identity.incarnation)
-        self.halted = None
         return self._restart(store.identity, store.acknowledged)
 
     def not_opened(self, now: float) -> None:
@@ -173,6 +178,7 @@ class Tailer:
         """The records that follow the position without a gap. When there are none, the ladder moves."""
         records, problem = self._reader.following(read.after, rows)
         if records:
+            self.halted = None
             self._settle()
         elif problem is not None:
             self._climb()
@@ -200,12 +206,14 @@ class Tailer:
         records, problem = self._reader.following(self.position, rows)
         if not records:
             self._halt(
+                now + self._policy.halted_s,
                 f"Shard {self._shard} has no readable change {wanted} ({problem or 'it is missing'}), though "
                 f"{answer.durable_sequence} is durable. Nothing after {self.position} is shipped. "
                 "Operator action: stop the shard, keep a copy of its data folder, and restore the folder "
-                "from its last good state; this process goes on by itself when the shard is back."
+                "from its last good state; this process goes on by itself when the shard is back.",
             )
             return []
+        self.halted = None
         self._not_before = now
         return records
 
@@ -224,6 +232,7 @@ class Tailer:
         self._settle()
 
     def _restart(self, identity: Identity, acknowledged: int) -> Restart:
+        self.halted = None
         self.rewind(acknowledged)
         return Restart(identity, acknowledged)
 
@@ -245,5 +254,6 @@ class Tailer:
             self._rung = _Rung.REOPEN
             self._short_since = None
 
-    def _halt(self, reason: str) -> None:
+    def _halt(self, until: float, reason: str) -> None:
         self.halted = reason
+        self._halted_until = until

@@ -134,14 +134,14 @@ def test_a_replaced_store_is_shipped_from_its_own_beginning(kafka_bootstrap: str
 
 
 @pytest.mark.fault
-def test_a_change_deleted_by_hand_halts_loudly_and_nothing_after_it_is_shipped(
+def test_a_change_deleted_by_hand_halts_loudly_until_it_is_back_and_nothing_after_it_is_shipped(
     kafka_bootstrap: str, tmp_path: Path
 ) -> None:
     with tiny_shard(tmp_path) as shard, running(CdcProcess(shard, kafka_bootstrap, tmp_path / "log")) as cdc:
         shard.commit(KEYS[:5])
         wait_acknowledged(shard)
         shard.commit(KEYS[:5], publish=False)
-        shard.lose_change(8)
+        lost = shard.lose_change(8)
         shard.publish()
         wait_until(lambda: cdc.metric("tollgate_cdc_halted") == 1, "halted")
         ready, reason = cdc.ready()
@@ -152,6 +152,11 @@ def test_a_change_deleted_by_hand_halts_loudly_and_nothing_after_it_is_shipped(
         assert shard.read_from[-1] == 8
         assert {record.sequence for record in shipped(kafka_bootstrap, shard.incarnation)} == set(range(1, 8))
         wait_until(lambda: shard.acknowledged() == 7, "what came before the gap acknowledged")
+        shard.give_back(8, lost)
+        wait_acknowledged(shard)
+        wait_until(lambda: cdc.metric("tollgate_cdc_halted") == 0, "the alarm is over")
+        assert cdc.ready() == (True, "")
+        assert_complete(shipped(kafka_bootstrap, shard.incarnation), 10)
 
 
 @pytest.mark.fault

@@ -128,9 +128,15 @@ class TinyShard(ShardServicer):
         self._families[CHANGES].delete_range(encode_u64(0), encode_u64(through + 1))
         self._write(META, {META_PRUNED: encode_u64(through)})
 
-    def lose_change(self, sequence: int) -> None:
+    def lose_change(self, sequence: int) -> bytes:
         """By hand, which no shard would do."""
+        lost: bytes = self._families[CHANGES].get(encode_u64(sequence)) or b""
         self._families[CHANGES].delete(encode_u64(sequence))
+        self._db.flush_wal(sync=True)
+        return lost
+
+    def give_back(self, sequence: int, change: bytes) -> None:
+        self._families[CHANGES].put(encode_u64(sequence), change)
         self._db.flush_wal(sync=True)
 
     def change_at(self, sequence: int) -> bytes:

@@ -130,10 +130,43 @@ def test_a_gap_that_the_shard_confirms_halts_until_another_opening() -> None:
     assert tailer.halted is not None
     assert "no readable change 1" in tailer.halted
     assert "Operator action" in tailer.halted
-    assert tailer.next(mark(9), ROOM, 9.0) == Idle()
+    assert tailer.next(mark(9), ROOM, 4.0) == Idle()
     reopened = Identity(ME.incarnation, 5)
     assert tailer.next(mark(9, reopened), ROOM, 9.0) == Open(mark(9, reopened), "new epoch")
     assert tailer.opened(Store(0, reopened, 0), mark(9, reopened), 9.0) == Restart(reopened, 0)
+    assert tailer.halted is None
+
+
+def halted_tailer() -> Tailer:
+    tailer = open_tailer()
+    climb_to_the_shard(tailer)
+    tailer.answered(answer(durable=5), 0.0)
+    assert tailer.next(mark(5), ROOM, 4.9) == Idle()
+    return tailer
+
+
+def test_a_halted_tailer_looks_again_and_stays_halted_while_the_gap_is_there() -> None:
+    tailer = halted_tailer()
+    reason = tailer.halted
+    assert tailer.next(mark(5), ROOM, 5.0) == Read(0, 5)
+    assert tailer.seen(Read(0, 5), rows(2), 5.0) == []
+    assert tailer.next(mark(5), ROOM, 5.0) == Ask(1, 10)
+    assert tailer.answered(answer(durable=5), 5.0) == []
+    assert tailer.halted == reason, "it is never ready in between"
+    assert tailer.next(mark(5), ROOM, 9.9) == Idle()
+
+
+def test_a_halted_tailer_goes_on_when_the_secondary_or_the_shard_has_the_change_again() -> None:
+    tailer = halted_tailer()
+    assert tailer.next(mark(5), ROOM, 5.0) == Read(0, 5)
+    assert len(tailer.seen(Read(0, 5), rows(1, 2), 5.0)) == 2
+    assert tailer.halted is None
+    tailer = halted_tailer()
+    tailer.next(mark(5), ROOM, 5.0)
+    tailer.seen(Read(0, 5), rows(2), 5.0)
+    records = tailer.answered(answer(change(1), durable=5), 5.0)
+    assert isinstance(records, list)
+    assert [record.sequence for record in records] == [1]
     assert tailer.halted is None
 
 
