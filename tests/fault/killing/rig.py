@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import grpc
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.fault.killing.agreement import Agreement, KafkaRecord
+from cdc.change_topic import KafkaChangeTopic
+from cdc.shard_log import ShardLog
+from cdc.verification import verify
 from tests.fault.killing.payers import Payers, paying
 from tests.fault.killing.plan import KAFKA, SHARD, TAILER, Kill, kills_of
 from tests.fixtures.gateway_process import KEY, GatewayProcess, gateway
@@ -24,7 +25,6 @@ from tests.fixtures.kafka import EmbeddedKafka, embedded_kafka
 from tests.fixtures.waiting import wait_until
 from tests.integration.cdc.bench import CdcProcess, running
 from tollgate.local.topics import ensure_topics
-from tollgate.topics import CHANGES, HEADER_EPOCH, HEADER_INCARNATION, HEADER_SEQUENCE
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ReadChangesRequest
 from tollgate.v1.shard_pb2_grpc import ShardStub
@@ -60,9 +60,8 @@ class Rig:
     kafka: EmbeddedKafka
     shard: GatewayProcess
     tailer: CdcProcess
-    log: ShardLog
-    topic: ChangesTopic
-    agreement: Agreement = field(default_factory=Agreement)
+    read: int = 0  # of the log, by the rounds before
+    repeats: int = 0
 
     def play(self, seed: int, number: int) -> Round:
         """Raises AssertionError when a promise is broken."""
@@ -75,19 +74,37 @@ class Rig:
                 self._kill(kill.victims)
             payers.wait_for(_WARM)
         wait_until(self._is_shipped, f"round {number}: everything is shipped", _SHIPPED_S)
-        changes = self.log.new()
-        repeats_before = self.agreement.repeats
-        problems = self.agreement.problems(changes, self.topic.new())
+        changes = self._new_changes()
+        repeats, problems = self._verify()
         problems += _not_as_accepted(payers.accepted, changes)
-        assert not problems, f"seed {seed}, round {number}, {kills}: {len(problems)}, first {problems[:5]}"
-        return Round(
-            kills,
-            len(payers.accepted),
-            payers.cut,
-            len(changes),
-            self.agreement.repeats - repeats_before,
-            time.monotonic() - began,
-        )
+        assert not problems, f"seed {seed}, round {number}, {kills}: {len(problems)}, {problems[:5]}"
+        seconds = time.monotonic() - began
+        return Round(kills, len(payers.accepted), payers.cut, len(changes), repeats, seconds)
+
+    def _verify(self) -> tuple[int, list[str]]:
+        """As `tollgate cdc verify` does, the whole log and the whole topic. New repeats, and what is wrong."""
+        with closing(ShardLog(self.shard.data_dir)) as log:
+            (verdict,) = verify([log], KafkaChangeTopic(self.kafka.bootstrap)).shards
+        problems = [str(finding) for finding in verdict.tally.findings]
+        if verdict.tally.compared != self.read or verdict.tally.unshipped:
+            problems.append(f"of {self.read} changes {verdict.tally.compared} were compared")
+        repeats = verdict.tally.repeats - self.repeats
+        self.repeats = verdict.tally.repeats
+        return repeats, problems
+
+    def _new_changes(self) -> dict[int, bytes]:
+        """Every durable change since the last round, as the shard itself reads its log out."""
+        found: dict[int, bytes] = {}
+        with grpc.insecure_channel(self.shard.grpc) as channel:
+            while True:
+                request = ReadChangesRequest(from_sequence=self.read + 1, limit=10_000)
+                answer = ShardStub(channel).ReadChanges(request, timeout=_READ_S)
+                for change in answer.changes:
+                    self.read += 1
+                    found[self.read] = change
+                if self.read >= answer.durable_sequence:
+                    return found
+                assert answer.changes, f"the shard has no change {self.read + 1}"
 
     def _kill(self, victims: tuple[str, ...]) -> None:
         """All of them before any is started again."""
@@ -106,92 +123,6 @@ class Rig:
     def _is_shipped(self) -> bool:
         state = self.shard.log_state()
         return state.acknowledged_sequence == state.durable_sequence
-
-
-@dataclass
-class ShardLog:
-    """The change log as the shard itself reads it out."""
-
-    shard: GatewayProcess
-    read: int = 0
-
-    def new(self) -> dict[int, bytes]:
-        """Every durable change since the last call."""
-        found: dict[int, bytes] = {}
-        with grpc.insecure_channel(self.shard.grpc) as channel:
-            stub = ShardStub(channel)
-            while True:
-                request = ReadChangesRequest(from_sequence=self.read + 1, limit=10_000)
-                answer = stub.ReadChanges(request, timeout=_READ_S)
-                for change in answer.changes:
-                    self.read += 1
-                    found[self.read] = change
-                if self.read >= answer.durable_sequence:
-                    return found
-                assert answer.changes, f"the shard has no change {self.read + 1}"
-
-
-class ChangesTopic:
-    """payments.changes from its beginning, read on where the last call ended."""
-
-    def __init__(self, bootstrap: str, incarnation: bytes) -> None:
-        self._incarnation = incarnation.hex().encode()
-        self._offsets: dict[int, int] = {}
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "kill-rounds",
-                "enable.auto.commit": False,
-                "fetch.queue.backoff.ms": 10,
-                "fetch.wait.max.ms": 10,  # every other request to the broker waits behind a fetch
-                "reconnect.backoff.max.ms": 500,
-                "log_level": 2,
-            }
-        )
-
-    def new(self) -> list[KafkaRecord]:
-        ends = self._ends()
-        unread = {partition for partition, end in ends.items() if end > self._offsets.get(partition, 0)}
-        self._consumer.assign([TopicPartition(CHANGES, p, self._offsets.get(p, 0)) for p in unread])
-        found: list[KafkaRecord] = []
-        deadline = time.monotonic() + _READ_S
-        while unread:
-            assert time.monotonic() < deadline, f"partitions {unread} can't be read to their ends"
-            for message in self._consumer.consume(1_000, timeout=0.2):
-                if message.error() is not None:
-                    continue  # a broker that was just away; the deadline bounds it
-                partition, offset, value = message.partition(), message.offset(), message.value()
-                assert partition is not None
-                assert offset is not None
-                assert value is not None
-                self._offsets[partition] = offset + 1
-                if offset + 1 >= ends[partition]:
-                    unread.discard(partition)
-                headers = dict(message.headers() or ())
-                assert headers[HEADER_INCARNATION] == self._incarnation
-                epoch, sequence = headers[HEADER_EPOCH], headers[HEADER_SEQUENCE]
-                assert isinstance(epoch, bytes)
-                assert isinstance(sequence, bytes)
-                found.append(KafkaRecord(partition, int(epoch), int(sequence), value))
-        return found
-
-    def _ends(self) -> dict[int, int]:
-        deadline = time.monotonic() + _READ_S
-        while True:
-            try:
-                partitions = self._consumer.list_topics(CHANGES, timeout=5).topics[CHANGES].partitions
-                return {
-                    partition: self._consumer.get_watermark_offsets(
-                        TopicPartition(CHANGES, partition), timeout=5
-                    )[1]
-                    for partition in partitions
-                }
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 def _not_as_accepted(accepted: dict[str, int], changes: dict[int, bytes]) -> list[str]:
@@ -220,8 +151,7 @@ def kill_rig(folder: Path) -> Iterator[Rig]:
         with (
             gateway(folder, _SHARD_ID, _PATIENT) as shard,
             running(CdcProcess(shard, kafka.bootstrap, folder / "cdc.log")) as tailer,
-            closing(ChangesTopic(kafka.bootstrap, shard.log_state().incarnation)) as topic,
         ):
-            yield Rig(kafka, shard, tailer, ShardLog(shard), topic)
+            yield Rig(kafka, shard, tailer)
     finally:
         kafka.kill()
