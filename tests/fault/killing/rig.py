@@ -82,7 +82,7 @@ class Rig:
         return Round(kills, len(payers.accepted), payers.cut, len(changes), repeats, seconds)
 
     def _verify(self) -> tuple[int, list[str]]:
-        """As `tollgate cdc verify` does, the whole log and the whole topic. New repeats, and what is wrong."""
+        """As `tollgate cdc verify` does, all of log and topic. Returns new repeats, and what is wrong."""
         with closing(ShardLog(self.shard.data_dir)) as log:
             (verdict,) = verify([log], KafkaChangeTopic(self.kafka.bootstrap)).shards
         problems = [str(finding) for finding in verdict.tally.findings]
