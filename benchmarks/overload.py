@@ -49,6 +49,7 @@ class Wishes:
     times: float = 3.0
     rate: float | None = None
     capacity_s: float = 4.0
+    warm_up_s: float = 30.0  # of the same overload, until memtables and caches have had their fill
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ async def overload(loadgen: Path, running: Running, shard: str, wishes: Wishes) 
         idle = machine.await_quiet(_QUIET_TIMEOUT_S)
         before = capacity()
         rate = before * wishes.times
+    if wishes.warm_up_s:
+        warm_up = Load("post", wishes.connections, wishes.warm_up_s, rate, warm_up_s=1.0)
+        await asyncio.to_thread(generator.run, loadgen, warm_up, target, seed=rng.getrandbits(63))
     load = Load("post", wishes.connections, wishes.seconds, rate, warm_up_s=1.0)
     pids = {"shard": running.server_pids, "nginx": running.front_pids}
     with observing(target, {"nginx": target.address, "shard": shard}, pids) as observed:

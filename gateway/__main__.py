@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from gateway.allocator import keep_freed_memory
 from gateway.app import serve
 from gateway.settings import GatewaySettings
 from tollgate.errors import ConfigurationError, TollgateError
@@ -24,6 +25,7 @@ _EXIT_CONFIGURATION: Final = 2
 
 def main() -> int:
     configure_logging("shard")
+    keep_freed_memory()
     try:
         settings = load(GatewaySettings)
         configure_logging(f"shard-{settings.shard.id}", settings.log_level)

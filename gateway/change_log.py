@@ -12,13 +12,12 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from gateway.wire import change_of_acceptance
 from tollgate.shard_layout import META_MARK_PREFIX, PAYMENTS_WITNESS_PREFIX, decode_u64, encode_u64
 from tollgate.v1.change_pb2 import Change
 
 MARK_BYTES: Final = 256 * 1024
 
-# Field 10 of Change, length-delimited.
-_ACCEPTANCE_TAG: Final = bytes([(10 << 3) | 2])
 # Field 26 of Payment, fixed64: a tag of two bytes and the number.
 _SEQUENCE_FIELD: Final = struct.Struct("<HQ")
 _SEQUENCE_TAG: Final = (26 << 3 | 1) & 0x7F | 0x80 | (26 << 3 | 1) >> 7 << 8
@@ -105,11 +104,7 @@ def stored_payment(payment: bytes, sequence: int) -> bytes:
 
 
 class ChangeWriter:
-    """Serializes acceptances of one opened store.
-
-    The payment is spliced in as the bytes that it was admitted with: protobuf allows the fields of a
-    message in any order and any number of pieces, so nothing is serialized twice.
-    """
+    """Serializes acceptances of one opened store; the payment goes in as the bytes it was admitted with."""
 
     def __init__(self, identity: Identity) -> None:
         shard, incarnation, epoch = identity
@@ -118,17 +113,4 @@ class ChangeWriter:
     def acceptance(
         self, key: str, sequence: int, committed_at_us: int, traceparent: str, payment: bytes
     ) -> bytes:
-        head = Change(
-            key=key, sequence=sequence, committed_at_us=committed_at_us, traceparent=traceparent
-        ).SerializeToString()
-        return b"".join((self._origin, head, _ACCEPTANCE_TAG, _varint(len(payment)), payment))
-
-
-def _varint(value: int) -> bytes:
-    """https://protobuf.dev/programming-guides/encoding/#varints"""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+        return change_of_acceptance(self._origin, key, sequence, committed_at_us, traceparent, payment)

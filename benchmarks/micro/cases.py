@@ -142,7 +142,7 @@ def handler(folder: Path) -> Iterator[Case]:
         return shard
 
     async def post(shard: Shard) -> None:
-        ids = [f"{next(numbers):032x}" for _ in range(_IN_FLIGHT)]
+        ids = [f"{_ID[:-8]}{next(numbers):08x}" for _ in range(_IN_FLIGHT)]
         answers = await asyncio.gather(*(shard.http.handle(_post(checkout_id)) for checkout_id in ids))
         _expect(answers, 202)
 
@@ -153,7 +153,7 @@ def handler(folder: Path) -> Iterator[Case]:
         shard = runner.run(start())
         try:
             yield Case(f"handler: POST, {_IN_FLIGHT} in flight", lambda: runner.run(post(shard)), _IN_FLIGHT)
-            known = f"{0:032x}"
+            known = f"{_ID[:-8]}{0:08x}"
             yield Case("handler: GET", lambda: runner.run(get(shard)), _IN_FLIGHT)
         finally:
             shard.flusher.close(5)

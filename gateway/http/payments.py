@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from gateway.admission import CHECKOUT_ID_HEADER, Admitted, FieldProblem, PaymentRequest, Rejected, admit
+from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, Rejected, admit
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
 from gateway.elsewhere import Elsewhere
@@ -30,6 +30,7 @@ from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
 from gateway.verdict import Absence
+from gateway.wire import accepted_payment
 from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock
 from tollgate.errors import TollgateError
@@ -37,7 +38,7 @@ from tollgate.ids import CHECKOUT_ID, payment_key
 from tollgate.payment_json import accepted_document, payment_document
 from tollgate.status import OPEN
 from tollgate.telemetry import traceparent_or_new
-from tollgate.v1.payment_pb2 import Capture, Payment, Status
+from tollgate.v1.payment_pb2 import Payment
 
 BODY_BYTES_MAX: Final = 64 * 1024
 _JSON: Final = ("content-type", "application/json")
@@ -50,8 +51,6 @@ _MEDIA_TYPE: Final = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"
 _BEARER: Final = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _NOT_FOR_BROWSERS: Final = ("metadata", "customer_id")
-_PENDING: Final = Status.STATUS_PENDING  # looked up once: protobuf's enums are slow to ask
-_CAPTURE: Final = {"automatic": Capture.CAPTURE_AUTOMATIC, "manual": Capture.CAPTURE_MANUAL}
 # A browser reads one payment with its client_secret, from any page; nothing else is open to it.
 _CORS: Final = (
     ("access-control-allow-origin", "*"),
@@ -113,9 +112,17 @@ class PaymentHandlers:
             raise Problem("invalid_request", "Correct every field that is listed.", errors=decision.problems)
         traceparent = self._new_traceparent(_harmless(request.headers.get("traceparent")))
         now_us = self._clock.now_us()
-        payment = self._payment(account, checkout_id, decision, traceparent, now_us)
+        payment = accepted_payment(
+            account.merchant,
+            decision.request.psp or account.default_psp,
+            checkout_id,
+            decision,
+            traceparent,
+            now_us,
+            now_us + self._policy.expires_after_us,
+        )
         key = payment_key(account.merchant, checkout_id)
-        entry = Acceptance(key, payment.SerializeToString(), decision.fingerprint, traceparent)
+        entry = Acceptance(key, payment, decision.fingerprint, traceparent)
         if self._health.refusal is not None and self._committer.read(key) is None:
             raise NoRoom(self._health.refusal)  # what is stored is answered, and needs no write
         pending = Pending(entry, partial(self._created, account, checkout_id, decision.request, now_us))
@@ -226,39 +233,6 @@ class PaymentHandlers:
                 raise result
             case other:
                 raise TypeError(f"an acceptance can't come to {type(other).__name__}")
-
-    def _payment(
-        self,
-        account: Account,
-        checkout_id: str,
-        admitted: Admitted,
-        traceparent: str,
-        now_us: int,
-    ) -> Payment:
-        request = admitted.request
-        payment = Payment(
-            merchant=account.merchant,
-            checkout_id=checkout_id,
-            status=_PENDING,
-            amount=request.amount,
-            currency=request.currency,
-            capture=_CAPTURE[request.capture or "automatic"],
-            payment_method=request.payment_method,
-            psp=request.psp or account.default_psp,
-            customer_id=request.customer_id or "",
-            description=request.description or "",
-            return_url=request.return_url or "",
-            fingerprint=admitted.fingerprint,
-            traceparent=traceparent,
-            created_at_us=now_us,
-            updated_at_us=now_us,
-            expires_at_us=now_us + self._policy.expires_after_us,
-        )
-        if request.metadata:
-            add = payment.metadata.add  # half of what a list of entries costs
-            for key, value in request.metadata.items():
-                add(key=key, value=value)
-        return payment
 
     def _document(self, payment: Payment, *, for_client: bool = False) -> bytes:
         document = payment_document(payment)

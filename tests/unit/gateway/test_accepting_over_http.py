@@ -101,7 +101,8 @@ async def test_the_change_carries_the_stored_payment_and_the_callers_trace(shard
     assert change.traceparent == change.acceptance.traceparent == trace
     stored = shard.committer.read(payment_key(MERCHANT, ID))
     change.acceptance.change_sequence = 1  # which the store knows beside
-    assert stored == change.acceptance.SerializeToString()
+    assert stored is not None
+    assert Payment.FromString(stored) == change.acceptance
     assert change.acceptance.expires_at_us == shard.clock.now_us() + 3600 * 1_000_000
 
 
