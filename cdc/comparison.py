@@ -138,16 +138,18 @@ class WindowComparison:
         up_to: int,
         tally: Tally,
         read: Callable[[int], bytes | None],
+        floors: Mapping[int, TopicFloor],
         *,
         is_first: bool,
     ) -> None:
-        """`read` gives a change of the log again, for the few of which something must be said. What no window
-        holds is counted by the first."""
+        """`read` gives a change of the log again, for the few of which something must be said; `floors` has
+        all partitions of the topic. What no window holds is counted by the first."""
         self._facts = facts
         self._after = after
         self._up_to = up_to
         self._tally = tally
         self._read = read
+        self._floors = floors
         self._floor = facts.pruned
         self._is_first = is_first
         self._digests = array("q", bytes(8 * (up_to - after)))
@@ -172,7 +174,7 @@ class WindowComparison:
         """The shard has pruned meanwhile: what is gone can't be compared."""
         self._floor = max(self._floor, through)
 
-    def shipped(self, record: TopicRecord, named: Mapping[str, bytes], partitions: int) -> None:
+    def shipped(self, record: TopicRecord, named: Mapping[str, bytes]) -> None:
         """`named` are its headers by name."""
         self._tally.records += self._is_first
         try:
@@ -182,7 +184,7 @@ class WindowComparison:
                 self._find("unexpected", record, 0, "its headers hold no sequence and epoch")
             return
         if self._after < sequence <= self._up_to and sequence > self._floor:
-            self._judge(record, sequence, epoch, partitions)
+            self._judge(record, sequence, epoch)
         elif sequence <= self._floor:
             self._tally.below_floor += self._is_first
         elif sequence > self._facts.durable:
@@ -191,7 +193,7 @@ class WindowComparison:
         elif sequence > self._up_to:
             self.later.setdefault(record.partition, record.offset)
 
-    def _judge(self, record: TopicRecord, sequence: int, epoch: int, partitions: int) -> None:
+    def _judge(self, record: TopicRecord, sequence: int, epoch: int) -> None:
         index = sequence - self._after - 1
         state = self._states[index]
         if state == _ABSENT:
@@ -206,13 +208,23 @@ class WindowComparison:
         self._states[index] = _SEEN
         newest = self._newest.get(record.partition, 0)
         if sequence < newest or record.partition in self.later:
-            behind = max(newest, self._up_to + 1 if record.partition in self.later else 0)
-            self._find("out of order", record, sequence, f"it first occurs behind {behind} or a later one")
+            self._late(record, sequence, self._up_to + 1 if record.partition in self.later else newest)
         else:
             self._newest[record.partition] = sequence
-        home = partition_of(record.key, partitions)
+        home = partition_of(record.key, len(self._floors))
         if home != record.partition:
             self._find("misplaced", record, sequence, f"its key belongs to partition {home}")
+
+    def _late(self, record: TopicRecord, sequence: int, newest: int) -> None:
+        """It first occurs behind a later one, unless the first of all has expired, and this repeats it."""
+        stored = self._read(sequence)
+        if stored is not None and self._may_have_expired(record.partition, Change.FromString(stored)):
+            self._tally.repeats += 1
+        else:
+            self._find("out of order", record, sequence, f"it first occurs behind {newest} or a later one")
+
+    def _may_have_expired(self, partition: int, change: Change) -> bool:
+        return self._floors[partition].may_have_lost(change.committed_at_us)
 
     def _differs(self, record: TopicRecord, sequence: int, epoch: int) -> bool:
         """Whether it is this change, altered; else it is another one, that once had this sequence."""
@@ -247,8 +259,8 @@ class WindowComparison:
         where = f"{record.partition}/{record.offset}"
         self._tally.find(problem, sequence, record.key.decode(errors="replace"), f"{detail} (at {where})")
 
-    def conclude(self, floors: dict[int, TopicFloor]) -> None:
-        """All of the topic was shown. `floors` are its partitions'."""
+    def conclude(self) -> None:
+        """All of the topic was shown."""
         start = max(0, self._floor - self._after)
         last = min(self._up_to, self._facts.acknowledged)
         self._tally.compared += max(0, last - self._after - start)
@@ -259,16 +271,16 @@ class WindowComparison:
             if sequence > self._facts.acknowledged:
                 self._tally.unshipped += 1
             else:
-                self._absent_from_kafka(sequence, floors)
+                self._absent_from_kafka(sequence)
 
-    def _absent_from_kafka(self, sequence: int, floors: dict[int, TopicFloor]) -> None:
+    def _absent_from_kafka(self, sequence: int) -> None:
         stored = self._read(sequence)
         if stored is None:
             self._tally.find("missing", sequence, "", "no record; the log's change was pruned meanwhile")
             return
         change = Change.FromString(stored)
-        partition = partition_of(change.key.encode(), len(floors))
-        if floors[partition].may_have_lost(change.committed_at_us):
+        partition = partition_of(change.key.encode(), len(self._floors))
+        if self._may_have_expired(partition, change):
             self._tally.expired += 1
         else:
             self._tally.find("missing", sequence, change.key, f"no record in partition {partition}")

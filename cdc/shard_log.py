@@ -24,6 +24,7 @@ from tollgate.shard_layout import (
     META_EPOCH,
     META_INCARNATION,
     META_LAST_SEQUENCE,
+    META_MARK_PREFIX,
     META_PRUNED,
     META_SHARD,
     WATERMARK_FILE,
@@ -61,14 +62,18 @@ class ShardLog:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._database = data_dir / DATABASE_DIR
-        self._scratch = tempfile.TemporaryDirectory(prefix="tollgate-secondary-")
-        self._open()
-
-    def _open(self) -> None:
         if not (self._database / "CURRENT").exists():
             raise OperationalError(
                 f"There is no store in {self._database}. Name a shard's data folder, or start the shard once."
             )
+        self._scratch = tempfile.TemporaryDirectory(prefix="tollgate-secondary-")
+        try:
+            self._open()
+        except OperationalError:
+            self._scratch.cleanup()
+            raise
+
+    def _open(self) -> None:
         with translated(f"opening {self._database} as a secondary"):
             self._db = Rdict(
                 str(self._database),
@@ -117,6 +122,29 @@ class ShardLog:
         with translated(f"reading change {sequence} of {self._database}"):
             found: bytes | None = self._changes.get(encode_u64(sequence))
             return found
+
+    def bytes_between(self, after: int, up_to: int) -> int:
+        """What the changes (after, up_to] weigh: by the log's marks, and a piece read at each end."""
+        first = last = None
+        with translated(f"reading the marks of {self._database}"):
+            cursor = self._meta.iter()
+            cursor.seek(META_MARK_PREFIX + encode_u64(after))
+            while cursor.valid() and cursor.key().startswith(META_MARK_PREFIX):
+                mark = (
+                    decode_u64(cursor.key().removeprefix(META_MARK_PREFIX)),
+                    decode_u64(cursor.value()[8:16]),
+                )
+                if mark[0] > up_to:
+                    break
+                first, last = first or mark, mark
+                cursor.next()
+            cursor.status()
+        if first is None or last is None:
+            return self._weigh(after, up_to)
+        return self._weigh(after, first[0]) + last[1] - first[1] + self._weigh(last[0], up_to)
+
+    def _weigh(self, after: int, up_to: int) -> int:
+        return sum(len(value) for _sequence, value in self.rows(after, up_to))
 
     def look_until_seen(self) -> LogState:
         """Like `look`, with everything that is durable in sight. Raises OperationalError when it never is."""

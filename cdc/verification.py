@@ -80,10 +80,10 @@ class _Shard:
         self.store = facts.identity.incarnation.hex().encode()
         self._progress = progress
 
-    def next_window(self, size: int, *, is_first: bool) -> WindowComparison:
+    def next_window(self, size: int, floors: Mapping[int, TopicFloor], *, is_first: bool) -> WindowComparison:
         up_to = min(self.after + size, self.facts.durable)
         comparison = WindowComparison(
-            self.facts, self.after, up_to, self.tally, self.log.value, is_first=is_first
+            self.facts, self.after, up_to, self.tally, self.log.value, floors, is_first=is_first
         )
         self._take_in(comparison, up_to)
         if comparison.has_gap():  # pruned meanwhile, or not seen by this secondary
@@ -134,13 +134,13 @@ def _pass(
     shards: Sequence[_Shard],
     topic: ChangeTopic,
     extents: Mapping[int, Extent],
-    floors: dict[int, TopicFloor],
+    floors: Mapping[int, TopicFloor],
     size: int,
     begin: Mapping[int, int] | None,
     progress: Progress,
 ) -> tuple[int, int, dict[int, int]]:
     """One window of each log. Returns records read, those of other stores, and where the next ones' begin."""
-    windows = {shard.store: shard.next_window(size, is_first=begin is None) for shard in shards}
+    windows = {shard.store: shard.next_window(size, floors, is_first=begin is None) for shard in shards}
     starts = {number: extent.low for number, extent in extents.items()} if begin is None else begin
     total = sum(extents[number].high - start for number, start in starts.items())
     read = foreign = 0
@@ -151,12 +151,12 @@ def _pass(
             if comparison is None:
                 foreign += 1
             else:
-                comparison.shipped(record, named, len(extents))
+                comparison.shipped(record, named)
         read += len(batch)
         progress(CHANGES, read, total)
     later: dict[int, int] = {}
     for comparison in windows.values():
-        comparison.conclude(floors)
+        comparison.conclude()
         for partition, offset in comparison.later.items():
             later[partition] = min(offset, later.get(partition, offset))
     return read, foreign, later

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from tollgate.cli.cdc_replay import replay
+from tollgate.cli.cdc_status import status
 from tollgate.cli.cdc_verify import verify
 
 app = typer.Typer(
-    help="The way of the changes to Kafka: compare, record by record.",
+    help="The way of the changes to Kafka: how far they are, whether all are there, and once more.",
     no_args_is_help=True,
 )
-app.command()(verify)
-app.callback()(lambda: None)
+for command in (status, verify, replay):
+    app.command()(command)

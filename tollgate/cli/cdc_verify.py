@@ -5,17 +5,15 @@ Exit 0: all is as it should be; 1: findings; 2: it couldn't be checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tollgate.cli.cdc_places import Places, ShardOption, find_places, opened_logs
+from tollgate.cli.cdc_progress import shown_progress
 from tollgate.cli.options import DataDir
 from tollgate.errors import OperationalError, TollgateError
 
@@ -66,22 +64,8 @@ def _verify(places: Places, shard: int | None, wait_s: float, console: Console) 
                 + ", ".join(f"shard {one.shard} by {one.durable - one.acknowledged}" for one in behind)
                 + ". Look at `tollgate cdc status`, or leave --wait out to compare what is."
             )
-        with _progress(console) as progress:
+        with shown_progress(console) as progress:
             return verify(logs, KafkaChangeTopic(places.kafka_bootstrap), progress)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    bars: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done, total=total)
-
-        yield show
 
 
 def _for_programs(verification: Verification, limit: int) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from typer.testing import CliRunner, Result
 
 from cdc.change_topic import KafkaChangeTopic
 from cdc.comparison import expected_headers
@@ -20,6 +19,7 @@ from cdc.verification import Verification, verify
 from tests.fixtures.free_port import free_port
 from tests.integration.cdc.bench import CdcProcess, running, tiny_shard, wait_acknowledged
 from tests.integration.cdc.tiny_shard import TinyShard
+from tollgate.cli.main import build_app
 from tollgate.errors import OperationalError
 from tollgate.topics import CHANGES
 from tollgate.v1.change_pb2 import Change
@@ -36,20 +36,24 @@ def verified(kafka_bootstrap: str, *shards: TinyShard) -> Verification:
             log.close()
 
 
-def tollgate(shard: TinyShard, bootstrap: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
+def environment_of(shard: TinyShard, bootstrap: str, ops: str = "127.0.0.1:1") -> dict[str, str]:
+    """What a cdc process beside the shard is told."""
+    return {
         **os.environ,
         "TOLLGATE_SHARD__ID": str(shard.shard),
         "TOLLGATE_SHARD__DATA_DIR": str(shard.data_dir),
         "TOLLGATE_KAFKA_BOOTSTRAP": bootstrap,
+        "TOLLGATE_CDC__OPS": ops,
     }
-    return subprocess.run(
-        (sys.executable, "-m", "tollgate.cli.main", "cdc", *arguments),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
+
+
+def tollgate(shard: TinyShard, bootstrap: str, *arguments: str, ops: str = "127.0.0.1:1") -> Result:
+    """`tollgate cdc` with these arguments, in this process."""
+    told = CliRunner().invoke(
+        build_app("cdc"), ["cdc", *arguments], env=environment_of(shard, bootstrap, ops)
     )
+    assert told.exception is None or isinstance(told.exception, SystemExit), told.exception
+    return told
 
 
 def produce(bootstrap: str, changes: list[Change]) -> None:
@@ -115,7 +119,7 @@ def test_every_kind_of_damage_is_found_and_named(kafka_bootstrap: str, tmp_path:
         assert verdict.tally.repeats == 1
 
         told = tollgate(shard, kafka_bootstrap, "verify", "--json")
-        assert told.returncode == 1, told.stderr
+        assert told.exit_code == 1, told.stderr
         report: dict[str, Any] = json.loads(told.stdout)
         assert not report["ok"]
         assert report["shards"][0]["problems"] == {
@@ -125,7 +129,7 @@ def test_every_kind_of_damage_is_found_and_named(kafka_bootstrap: str, tmp_path:
             "unexpected": 1,
         }
         shown = tollgate(shard, kafka_bootstrap, "verify")
-        assert shown.returncode == 1
+        assert shown.exit_code == 1
         assert "acme/only-09" in shown.stdout
 
 
@@ -133,15 +137,15 @@ def test_it_says_by_its_exit_code_whether_it_could_check(kafka_bootstrap: str, t
     with tiny_shard(tmp_path, shard=34) as shard:
         shard.commit(KEYS)
         lagging = tollgate(shard, kafka_bootstrap, "verify")
-        assert lagging.returncode == 0, lagging.stderr
+        assert lagging.exit_code == 0, lagging.stderr
         waited = tollgate(shard, kafka_bootstrap, "verify", "--wait", "0.1")
-        assert waited.returncode == 2
+        assert waited.exit_code == 2
         assert "shard 34 by 50" in waited.stderr
         unknown = tollgate(shard, kafka_bootstrap, "verify", "--shard", "35")
-        assert unknown.returncode == 2
+        assert unknown.exit_code == 2
         assert "Known: 34" in unknown.stderr
     with pytest.raises(OperationalError, match="TOLLGATE_KAFKA_BOOTSTRAP"):
         KafkaChangeTopic(f"127.0.0.1:{free_port()}", ask_s=0.5).extents()
     away = tollgate(shard, kafka_bootstrap, "verify", "--data-dir", str(tmp_path / "nowhere"))
-    assert away.returncode == 2
+    assert away.exit_code == 2
     assert "tollgate up" in away.stderr

@@ -149,6 +149,10 @@ class TinyShard(ShardServicer):
         with self._lock:
             self._write(META, {META_ACKNOWLEDGED: encode_u64(sequence)})
 
+    def note(self, name: bytes, value: bytes) -> None:
+        """Into `meta`."""
+        self._write(META, {name: value})
+
     def acknowledged(self) -> int:
         with self._lock:
             return self._number(META_ACKNOWLEDGED)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.change_topic import Extent
 from cdc.comparison import expected_headers
 from cdc.key_partition import partition_of
 from cdc.tailer import Identity
@@ -189,6 +190,18 @@ def test_what_kafkas_retention_took_is_expired_and_what_is_younger_is_missing() 
     assert found.shards[0].tally.expired == 2
 
 
+def test_a_replay_of_what_had_expired_repeats_it_and_is_not_out_of_order() -> None:
+    log, topic = FakeLog(), FakeTopic()
+    changes = log.add(6, keys=["acme/same-key"] * 6)
+    topic.ship_all(changes)
+    topic.expire(partition_of(b"acme/same-key", PARTITIONS), 3)
+    topic.oldest_us = changes[3].committed_at_us + 1
+    topic.ship(changes[1])
+    found = verify([log], topic)
+    assert found.ok
+    assert (found.shards[0].tally.repeats, found.shards[0].tally.expired) == (1, 2)
+
+
 def test_a_partition_that_was_emptied_can_not_be_compared() -> None:
     log, topic = both(12)
     partition = partition_of(b"acme/checkout-00001", PARTITIONS)
@@ -218,6 +231,29 @@ def test_windows_of_any_size_find_the_same(count: int, window: int, seed: int) -
     whole, cut = verify([log], topic, window=10**6), verify([log], topic, window=window)
     assert sorted(problems(cut)) == sorted(problems(whole))
     assert vars(cut.shards[0].tally) | {"findings": 0} == vars(whole.shards[0].tally) | {"findings": 0}
+
+
+class _BusyTopic(FakeTopic):
+    """Changes are committed, shipped and acknowledged just before and just after it is asked for its ends."""
+
+    def __init__(self, log: FakeLog) -> None:
+        super().__init__()
+        self.log = log
+
+    def extents(self) -> dict[int, Extent]:
+        self.ship_all(self.log.add(10))
+        found = super().extents()
+        self.ship_all(self.log.add(10))
+        return found
+
+
+def test_what_is_shipped_while_it_looks_is_neither_missing_nor_unexpected() -> None:
+    log = FakeLog()
+    topic = _BusyTopic(log)
+    topic.ship_all(log.add(10))
+    found = verify([log], topic)
+    assert found.ok
+    assert (found.shards[0].tally.compared, found.shards[0].tally.unshipped) == (10, 10)
 
 
 def test_a_store_that_is_replaced_while_it_is_read_can_not_be_checked() -> None:
