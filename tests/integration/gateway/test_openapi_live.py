@@ -133,7 +133,6 @@ def test_each_shard_serves_the_same_bytes(live: LiveShards) -> None:
 def test_an_unready_shard_says_so_as_described(tmp_path: Path) -> None:
     with live_shards(tmp_path, count=1) as live:
         front = Front(live.through)
-        live.processes[0].kill()
-        live.processes[0].wait(10)
+        live.live[0].kill()
         down = front.pay("example-of-an-absent-shard", examples.REQUESTS["smallest"])
         assert (down.status, down.json["code"]) == (503, "owner_unavailable")
