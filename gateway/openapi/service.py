@@ -64,6 +64,11 @@ def _state(description: str, status: str, headers: Answers) -> Answers:
     }
     if status != "ok":
         schema["properties"]["detail"] = {"type": "string"}
+    if status == "ready":  # behind nginx, which answers for itself
+        schema["properties"]["ring"] = {
+            "type": "integer",
+            "description": "Version of the ring nginx goes by.",
+        }
     if status == "not_ready":
         schema["required"].append("detail")
     return json_answer(description, schema, headers, {})
