@@ -66,6 +66,7 @@ class Delivered:
         self._in_flight: deque[_Sent] = deque()
         self._ahead: dict[int, int] = {}  # first → last of spans behind one that is missing
         self.in_flight_bytes = 0
+        self._records_sent = self._bytes_sent = 0
 
     def restart(self, identity: Identity, acknowledged: int) -> None:
         self.identity = identity
@@ -85,6 +86,8 @@ class Delivered:
         self._in_flight.append(_Sent(records[-1].sequence, records[0].committed_at_us(), size))
         self._sent_through = records[-1].sequence
         self.in_flight_bytes += size
+        self._records_sent += len(records)
+        self._bytes_sent += size
 
     def reported(self, spans: Iterable[Span]) -> int:
         """Takes spans that are delivered, in any order. Returns how far the prefix moved."""
@@ -99,6 +102,11 @@ class Delivered:
     @property
     def in_flight(self) -> int:
         return self._sent_through - self.prefix
+
+    @property
+    def mean_bytes(self) -> float:
+        """Of a change, over all that this process has sent; 0 before the first."""
+        return self._bytes_sent / self._records_sent if self._records_sent else 0.0
 
     def oldest_in_flight_us(self) -> int | None:
         """When the oldest change that was sent and not delivered was committed, or None."""

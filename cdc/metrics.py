@@ -7,7 +7,13 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 LAG_RECORDS: Final = Gauge("tollgate_cdc_lag_records", "Durable changes whose delivery is not yet known.")
-LAG_SECONDS: Final = Gauge("tollgate_cdc_lag_seconds", "Age of the oldest change in flight; 0 when none is.")
+LAG_BYTES: Final = Gauge(
+    "tollgate_cdc_lag_bytes",
+    "Bytes of these changes; those not read yet at the mean size of those that were.",
+)
+LAG_SECONDS: Final = Gauge(
+    "tollgate_cdc_lag_seconds", "Age of the oldest of these changes, read or not; 0 when there are none."
+)
 IN_FLIGHT_RECORDS: Final = Gauge("tollgate_cdc_in_flight_records", "Changes sent and not delivered.")
 IN_FLIGHT_BYTES: Final = Gauge("tollgate_cdc_in_flight_bytes", "Bytes of changes sent and not delivered.")
 ACKNOWLEDGED: Final = Gauge(

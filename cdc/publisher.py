@@ -7,9 +7,9 @@ and ships again from its cursor. A message's partition is Java's murmur2 of its 
 on it.
 
 The event loop itself polls the producer: after each batch that it hands over, every millisecond while
-anything is in flight, and when the owner says so. A thread that polled would wait for the interpreter again
-with each report, 5 ms at worst while the loop is busy. Every record has its report; they are counted span by
-span, and a span is told when all of it is delivered.
+anything is in flight and Kafka answers, and when the owner says so; idle, not at all. A thread that polled
+would wait for the interpreter again with each report, 5 ms at worst while the loop is busy. Every record has
+its report; they are counted span by span, and a span is told when all of it is delivered.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from tollgate.topics import (
 from tollgate.v1.change_pb2 import Change
 
 _POLL_EVERY_S: Final = 0.001
+# Kafka has said nothing for a quarter of a second: it is down or busy, and 20 ms more change nothing.
+_POLLS_IN_VAIN_MAX: Final = 250
+_POLL_IN_VAIN_EVERY_S: Final = 0.020
 # How many changes are told together: few enough for the cursor to move finely, and it costs nothing.
 _SPAN_RECORDS: Final = 100
 
@@ -101,6 +104,7 @@ class KafkaPublisher:
         self._passing_errors = ClientErrors("producer", clock)
         self._generation = 0
         self._next_poll: asyncio.TimerHandle | None = None
+        self._polls_in_vain = 0
         self.broken: str | None = None
         self._line = self._new_line()
 
@@ -124,13 +128,13 @@ class KafkaPublisher:
 
     def poll(self) -> None:
         """Tells what has been delivered."""
-        if self._next_poll is not None:
-            self._next_poll.cancel()
-        self._line.poll()
+        self._poll_no_more()
+        self._polls_in_vain = 0 if self._line.poll() else self._polls_in_vain + 1
         self._hand_over()
-        self._next_poll = (
-            self._loop.call_later(_POLL_EVERY_S, self.poll) if len(self._line.producer) else None
-        )
+        if len(self._line.producer):
+            in_vain = self._polls_in_vain > _POLLS_IN_VAIN_MAX
+            wait_s = _POLL_IN_VAIN_EVERY_S if in_vain else _POLL_EVERY_S
+            self._next_poll = self._loop.call_later(wait_s, self.poll)
 
     def forget(self) -> int:
         """Reports of what was published so far are dropped. Returns the generation of what follows."""
@@ -244,13 +248,15 @@ class _Line:
             sequence = Change.FromString(message.value() or b"").sequence
             self._broke(self, f"delivery of change {sequence}: {reason}")
 
-    def poll(self) -> None:
+    def poll(self) -> int:
+        """How many events there were."""
         try:
-            self.producer.poll(0)
+            return self.producer.poll(0)
         except (KafkaException, SystemError) as error:
             # So the client tells of a fatal error, not by its `error_cb`; a callback that it comes across in
             # the same poll sees it as a SystemError.
             self._broke(self, f"fatal: {error.__cause__ or error}")
+            return 0
 
     def end(self) -> None:
         """Blocking, for a moment. What is still queued is dropped."""

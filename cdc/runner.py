@@ -16,6 +16,7 @@ import structlog
 
 from cdc import metrics
 from cdc.cursor import Acknowledger, Delivered, Span
+from cdc.lag import LagMeter
 from cdc.publisher import ChangePublisher, Reports
 from cdc.record import Record
 from cdc.shard_client import ShardApi
@@ -69,6 +70,7 @@ class Runner:
         self._pause = GrowingWait(_PAUSE_S_MIN, _PAUSE_S_MAX)
         self._generation = 0
         self._restart_wait = GrowingWait(_RESTART_PRODUCER_S_MIN, _RESTART_PRODUCER_S_MAX)
+        self._lag = LagMeter()
         self._measure_at = 0.0
         self._read_at = 0.0
         self._trouble: str | None = None
@@ -247,7 +249,8 @@ class Runner:
         metrics.ACKNOWLEDGED.set(self.acknowledger.acknowledged)
         metrics.IN_FLIGHT_RECORDS.set(delivered.in_flight)
         metrics.IN_FLIGHT_BYTES.set(delivered.in_flight_bytes)
-        oldest_us = delivered.oldest_in_flight_us()
-        metrics.LAG_SECONDS.set(0 if oldest_us is None else max(0, self._clock.now_us() - oldest_us) / 1e6)
         if watermark is not None and identity is not None:
-            metrics.LAG_RECORDS.set(max(0, watermark.sequence - delivered.prefix))
+            lag = self._lag.measure(watermark.sequence, delivered, self._clock.now_us())
+            metrics.LAG_RECORDS.set(lag.records)
+            metrics.LAG_BYTES.set(lag.bytes)
+            metrics.LAG_SECONDS.set(lag.seconds)

@@ -29,11 +29,13 @@ class FakeSource:
         self.acknowledged = 0
         self.failing = ""
         self.closed = False
+        self.waits = self.reads = 0
 
     def watermark(self) -> Watermark:
         return Watermark(*ME, self.last)
 
     async def wait_for_change(self, seen: Watermark | None, timeout_s: float) -> None:
+        self.waits += 1
         self.clock.advance(timeout_s)
 
     def open(self) -> Store:
@@ -42,6 +44,7 @@ class FakeSource:
 
     def read(self, after: int, up_to: int) -> list[tuple[int, bytes]]:
         self._fail_when_told("read")
+        self.reads += 1
         return [
             (
                 sequence,
@@ -195,3 +198,55 @@ async def test_a_store_that_cannot_be_read_now_is_read_later(bench: Bench) -> No
     bench.source.failing = ""
     # The ladder has reached the shard, which is down: the secondary must still get its turn.
     await bench.step_until(lambda: bench.publisher.sequences() == [1, 2, 3])
+
+
+async def test_an_idle_tailer_wakes_four_times_a_second_and_looks_at_no_store(bench: Bench) -> None:
+    bench.source.last = 10
+    await bench.step_until(lambda: bench.publisher.sequences() == list(range(1, 11)))
+    bench.publisher.on_reports(bench.publisher.generation, [Span(1, 10)])
+    bench.source.waits = bench.source.reads = 0
+    ends_at = bench.clock.monotonic() + 10.0
+    while bench.clock.monotonic() < ends_at:
+        await bench.runner.step()
+    assert bench.source.waits <= 41
+    assert bench.source.reads == 0
+
+
+async def test_in_a_catch_up_nothing_is_waited_for_but_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        slept.append(wait_s)
+
+    bench.source.last = 10_000
+    await bench.step_until(lambda: bench.publisher.sequences() == list(range(1, 101)))
+    monkeypatch.setattr("cdc.runner.asyncio.sleep", sleep)
+    for first in range(1, 5_000, 100):
+        bench.publisher.on_reports(bench.publisher.generation, [Span(first, first + 99)])
+        assert await bench.runner.step()
+    assert slept == []
+    assert not await bench.runner.step()
+    assert slept == [0.001], "the window is full"
+
+
+async def test_a_trickle_is_looked_at_once_in_five_milliseconds_and_at_once_after_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        slept.append(wait_s)
+        bench.clock.advance(wait_s)
+
+    monkeypatch.setattr("cdc.runner.asyncio.sleep", sleep)
+    await bench.step_until(lambda: bench.runner.not_ready_reason() is None)
+    bench.clock.advance(1.0)
+    slept.clear()
+    bench.source.last = 1
+    await bench.runner.step()
+    assert slept == [], "the first one is read at once"
+    bench.source.last = 2
+    await bench.runner.step()
+    assert slept == [pytest.approx(0.005)]
