@@ -2,9 +2,11 @@
 
 1. It takes what is there, up to a batch, as soon as there is one record.
 2. The handler makes the batch durable. While it can't (OperationalError), the partitions are paused, the
-batch
-   is kept and offered again, and polling goes on, so that the group does not give the partitions away.
+   batch is kept and offered again, and polling goes on, so that the group does not give the partitions away.
 3. Only then are the batch's offsets committed. A crash or a rebalance in between repeats it.
+
+A client that is broken for good (a broker killed after a restart of ours can take us for our predecessor and
+fence us) says so once, in its error callback, and returns nothing from then on: it is built anew.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tollgate.topics import CHANGES, INTAKE_GROUP
 GROUP: Final = INTAKE_GROUP
 _POLL_S: Final = 0.2
 _JOIN_S: Final = 2.0
+_REBUILD_S: Final = 1.0
 
 _log = structlog.get_logger()
 
@@ -39,10 +42,11 @@ class ChangeConsumer:
     """
 
     def __init__(self, bootstrap: str, handle: Handler, batch_max: int, instance: str | None = None) -> None:
-        self._configuration = _configuration(bootstrap, instance)
+        self._configuration = _configuration(bootstrap, instance) | {"error_cb": self._on_error}
         self._handle = handle
         self._batch_max = batch_max
         self._stopping = threading.Event()
+        self._broken: KafkaError | None = None
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
@@ -69,15 +73,18 @@ class ChangeConsumer:
 
     def _consume(self) -> None:
         """Until told to stop, or until the client breaks and must be built anew."""
+        self._broken = None
         consumer = Consumer(self._configuration)
         try:
             consumer.subscribe([CHANGES], on_lost=_on_lost)
             while not self._stopping.is_set():
                 if messages := self._take(consumer, _POLL_S):
                     self._deliver(consumer, messages)
+                if self._broken is not None:
+                    raise KafkaException(self._broken)
         except KafkaException as error:
             _log.warning("kafka_consumer_rebuilt", detail=str(error))
-            self._stopping.wait(1.0)
+            self._stopping.wait(_REBUILD_S)
         finally:
             consumer.close()
 
@@ -88,6 +95,13 @@ class ChangeConsumer:
         messages = [first, *consumer.consume(self._batch_max - 1, timeout=0)]
         return [message for message in messages if _is_record(message)]
 
+    def _on_error(self, error: KafkaError) -> None:
+        """Within a poll, on the thread."""
+        fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its name
+        _log.warning("kafka_consumer", detail=error.str(), fatal=fatal)
+        if fatal:
+            self._broken = error
+
     def _deliver(self, consumer: Consumer, messages: list[Message]) -> None:
         wait = patient_wait()
         while not self._stopping.is_set():
@@ -95,6 +109,8 @@ class ChangeConsumer:
             try:
                 asyncio.run_coroutine_threadsafe(_call(self._handle, records), self._loop).result()
             except OperationalError as error:
+                if self._broken is not None:  # its place is another's now, or will be read again
+                    return
                 _log.warning("intake_waits", detail=error.message, changes=len(messages))
                 consumer.pause(consumer.assignment())
                 messages += self._take(consumer, wait.next())
@@ -108,12 +124,8 @@ async def _call(handle: Handler, records: Sequence[ChangeRecord]) -> None:
     await handle(records)
 
 
-def _configuration(
-    bootstrap: str, instance: str | None
-) -> dict[str, str | int | bool | Callable[[KafkaError], None]]:
-    named: dict[str, str | int | bool | Callable[[KafkaError], None]] = (
-        {"group.instance.id": instance} if instance else {}
-    )
+def _configuration(bootstrap: str, instance: str | None) -> dict[str, str | int | bool]:
+    named: dict[str, str | int | bool] = {"group.instance.id": instance} if instance else {}
     return named | {
         "bootstrap.servers": bootstrap,
         "group.id": GROUP,
@@ -128,12 +140,7 @@ def _configuration(
         "log.connection.close": False,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 500,
-        "error_cb": _on_error,
     }
-
-
-def _on_error(error: KafkaError) -> None:
-    _log.warning("kafka_consumer", detail=error.str(), fatal=error.fatal())
 
 
 def _on_lost(_consumer: Consumer, partitions: list[TopicPartition]) -> None:
