@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import Final
 
 import structlog
@@ -23,10 +24,14 @@ from cdc.source import RocksSource
 from cdc.status_feed import StatusFeed
 from cdc.status_topic import KafkaStatusSource, StatusSource
 from cdc.tailer import Policy, Tailer
+from cdc.topic_watch import TopicWatch
 from tollgate.clock import SystemClock
+from tollgate.kafka_topics import look
 from tollgate.ops_http import serve_ops
+from tollgate.topics import CHANGES
 
 FLUSH_S: Final = 3.0
+LOOK_S: Final = 2.0  # the end of the process may have to wait for one
 
 log = structlog.get_logger()
 
@@ -42,13 +47,15 @@ async def serve(settings: Settings) -> None:
     shard = ShardClient(settings.shard.grpc)
     bell = FileBell()
     source = RocksSource(settings.shard.data_dir, clock, bell)
-    runner = _runner(settings, clock, shard, source)
+    topics = TopicWatch(partial(look, settings.kafka_bootstrap, [CHANGES], LOOK_S))
+    runner = _runner(settings, clock, shard, source, topics)
     feed = _feed(settings, clock, shard, runner)
     acknowledger = runner.acknowledger
     async with serve_ops(settings.cdc.ops, runner.not_ready_reason):
         log.info("started", shard=settings.shard.id, ops=settings.cdc.ops)
         tasks: list[asyncio.Task[None]] = [
             asyncio.create_task(runner.run(), name="tailer"),
+            asyncio.create_task(topics.run(), name="topic watch"),
             asyncio.create_task(acknowledger.run(), name="acknowledger"),
             asyncio.create_task(feed.run(), name="status feed"),
         ]
@@ -70,7 +77,9 @@ async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
 
 
-def _runner(settings: Settings, clock: SystemClock, shard: ShardClient, source: RocksSource) -> Runner:
+def _runner(
+    settings: Settings, clock: SystemClock, shard: ShardClient, source: RocksSource, topics: TopicWatch
+) -> Runner:
     delivered = Delivered()
     policy = PublisherPolicy(
         bootstrap=settings.kafka_bootstrap,
@@ -88,6 +97,7 @@ def _runner(settings: Settings, clock: SystemClock, shard: ShardClient, source: 
         open_publisher=lambda on_reports: KafkaPublisher(policy, on_reports, clock),
         shard=shard,
         clock=clock,
+        topics=topics,
         in_flight_records_max=window,
     )
 

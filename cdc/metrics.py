@@ -24,6 +24,17 @@ HALTED: Final = Gauge(
     "tollgate_cdc_halted", "1 when a confirmed gap or a wrong store has stopped the tailer."
 )
 
+STALLED: Final = Gauge("tollgate_cdc_stalled", "1 while Kafka takes nothing: /readyz says why.")
+STUCK_AT: Final = Gauge(
+    "tollgate_cdc_stuck_at_sequence", "The change that Kafka refuses; 0 when it does not."
+)
+TOPIC_UNUSABLE: Final = Gauge(
+    "tollgate_cdc_topic_unusable", "1 while payments.changes is not known to be safe: nothing is shipped."
+)
+TOPIC_REPLACED: Final = Counter(
+    "tollgate_cdc_topic_replaced", "Times payments.changes was another topic than before: replay is needed."
+)
+
 PRODUCED: Final = Counter("tollgate_cdc_produced", "Changes handed to the producer, repeats included.")
 DELIVERED: Final = Counter("tollgate_cdc_delivered", "Changes by which the delivered prefix has moved.")
 REOPENS: Final = Counter("tollgate_cdc_reopens", "Openings of the secondary.", ["reason"])

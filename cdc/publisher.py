@@ -24,8 +24,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.client_log import ClientErrors
 from cdc.cursor import Span
+from cdc.priming import Priming
 from cdc.record import Record
 from cdc.tailer import Identity
+from cdc.topic_watch import UNKNOWN, Topic
 from tollgate.clock import Clock
 from tollgate.topics import (
     CHANGES,
@@ -37,6 +39,8 @@ from tollgate.topics import (
 )
 from tollgate.v1.change_pb2 import Change
 
+_BYTES_MAX_MIN: Final = 1_000  # the least that the client takes
+_BYTES_MAX: Final = 1_000_000
 _POLL_EVERY_S: Final = 0.001
 # Kafka has said nothing for a quarter of a second: it is down or busy, and 20 ms more change nothing.
 _POLLS_IN_VAIN_MAX: Final = 250
@@ -56,8 +60,12 @@ class PublisherPolicy:
     in_flight_kib_max: int
     linger_ms: float
 
-    def producer_config(self) -> Mapping[str, str | int | float | bool]:
+    def producer_config(self, topic: Topic = UNKNOWN) -> Mapping[str, str | int | float | bool]:
         return {
+            # The topic's bound holds for a batch: larger ones would be refused though every change in them
+            # fits. A change that is larger by itself is refused here, before anything can overtake it.
+            "message.max.bytes": max(_BYTES_MAX_MIN, min(_BYTES_MAX, topic.record_bytes_max)),
+            "batch.size": max(_BYTES_MAX_MIN, min(_BYTES_MAX, topic.record_bytes_max)),
             "bootstrap.servers": self.bootstrap,
             "client.id": f"tollgate-cdc-{self.shard}",
             "enable.idempotence": True,
@@ -89,13 +97,16 @@ class ChangePublisher(Protocol):
 
     def forget(self) -> int: ...
 
-    async def restart(self) -> int: ...
+    async def restart(self, topic: Topic) -> int: ...
 
     async def close(self, flush_s: float) -> None: ...
 
 
 class KafkaPublisher:
-    """Built on a running event loop and used there alone; `on_reports` is called from `poll`."""
+    """Built on a running event loop and used there alone; `on_reports` is called from `poll`.
+
+    The first producer knows nothing of the topic: `restart` before the first `publish`.
+    """
 
     def __init__(self, policy: PublisherPolicy, on_reports: Reports, clock: Clock) -> None:
         self._policy = policy
@@ -106,12 +117,14 @@ class KafkaPublisher:
         self._next_poll: asyncio.TimerHandle | None = None
         self._polls_in_vain = 0
         self.broken: str | None = None
-        self._line = self._new_line()
+        self._line = self._new_line(UNKNOWN)
 
     def publish(self, identity: Identity, records: Sequence[Record]) -> int:
         """Queues as many of `records`, from the first, as there is space for, and returns how many."""
         if self.broken is not None:
             return 0
+        if priming := self._line.priming:
+            records = records[: priming.admit(records)]
         stands: _Headers = [
             (HEADER_SHARD, b"%d" % self._policy.shard),
             (HEADER_INCARNATION, identity.incarnation.hex().encode()),
@@ -141,13 +154,13 @@ class KafkaPublisher:
         self._generation += 1
         return self._generation
 
-    async def restart(self) -> int:
+    async def restart(self, topic: Topic) -> int:
         """A new producer; what the old one had not delivered is gone with it. Returns the new generation."""
         self.forget()
         self._poll_no_more()
         await asyncio.to_thread(self._line.end)
         self.broken = None
-        self._line = self._new_line()
+        self._line = self._new_line(topic)
         return self._generation
 
     async def close(self, flush_s: float) -> None:
@@ -158,8 +171,9 @@ class KafkaPublisher:
         self._hand_over()
         await asyncio.to_thread(self._line.end)
 
-    def _new_line(self) -> _Line:
-        return _Line(self._policy.producer_config(), self._break, self._passing_errors)
+    def _new_line(self, topic: Topic) -> _Line:
+        config = self._policy.producer_config(topic)
+        return _Line(config, Priming(topic.partitions), self._break, self._passing_errors)
 
     def _poll_no_more(self) -> None:
         if self._next_poll is not None:
@@ -196,7 +210,13 @@ class _Pending:
         if error is None and message.offset() is not None:
             self.line.reported.append(self)
         else:
-            self.line.failed("success without an offset" if error is None else error.str(), message)
+            self.line.failed("success without an offset" if error is None else _named(error), message)
+
+    def report_primed(self, error: KafkaError | None, message: Message) -> None:
+        """The same, while there are partitions that this producer has not proven itself in."""
+        self.report(error, message)
+        if error is None and (partition := message.partition()) is not None:
+            self.line.priming.delivered(partition)
 
 
 class _Line:
@@ -205,19 +225,21 @@ class _Line:
     def __init__(
         self,
         config: Mapping[str, str | int | float | bool],
+        priming: Priming,
         broke: Callable[[_Line, str], None],
         passing_errors: Callable[[KafkaError], None],
     ) -> None:
         self._broke = broke
         self._passing_errors = passing_errors
         self._ending = False
+        self.priming = priming
         self.reported: list[_Pending] = []
         self.producer = Producer({**config, "error_cb": self._on_error})
 
     def produce(self, generation: int, stands: _Headers, records: Sequence[Record]) -> int:
         """One span of as many of `records` as there is space for. Returns how many."""
         span = _Pending(self, generation, records[0].sequence)
-        produce, report = self.producer.produce, span.report
+        produce, report = self.producer.produce, span.report_primed if self.priming else span.report
         headers: _Headers = [*stands, (HEADER_EPOCH, b""), (HEADER_SEQUENCE, b""), (HEADER_TRACEPARENT, b"")]
         try:
             for sequence, epoch, key, traceparent, value in records:
@@ -230,7 +252,10 @@ class _Line:
         except BufferError:
             pass
         except KafkaException as error:
-            self._broke(self, f"produce: {error.args[0].str()}")
+            refused = records[span.count]
+            self._broke(self, _refusal(refused.sequence, len(refused.value), _named(error.args[0])))
+        if self.priming:
+            self.priming.sent(records[: span.count])
         return span.count
 
     def take_delivered(self, generation: int) -> list[Span]:
@@ -245,8 +270,8 @@ class _Line:
 
     def failed(self, reason: str, message: Message) -> None:
         if not self._ending:
-            sequence = Change.FromString(message.value() or b"").sequence
-            self._broke(self, f"delivery of change {sequence}: {reason}")
+            value = message.value() or b""
+            self._broke(self, _refusal(Change.FromString(value).sequence, len(value), reason))
 
     def poll(self) -> int:
         """How many events there were."""
@@ -266,6 +291,14 @@ class _Line:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._broke(self, f"fatal: {error.str()}")
+            self._broke(self, f"fatal: {_named(error)}")
         else:
             self._passing_errors(error)
+
+
+def _named(error: KafkaError) -> str:
+    return f"{error.name()}: {error.str()}"
+
+
+def _refusal(sequence: int, size: int, reason: str) -> str:
+    return f"change {sequence} of {size} bytes: {reason}"

@@ -21,7 +21,10 @@ from cdc.publisher import ChangePublisher, Reports
 from cdc.record import Record
 from cdc.shard_client import ShardApi
 from cdc.source import Source
+from cdc.stall import Stall, action_for
 from cdc.tailer import Ask, Idle, Open, Read, Restart, Tailer, Wait
+from cdc.topic_watch import UNKNOWN, Topic, TopicWatch
+from cdc.window import Window
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, TollgateError
 from tollgate.growing_wait import GrowingWait
@@ -56,6 +59,7 @@ class Runner:
         open_publisher: Callable[[Reports], ChangePublisher],
         shard: ShardApi,
         clock: Clock,
+        topics: TopicWatch,
         in_flight_records_max: int,
     ) -> None:
         self._tailer = tailer
@@ -65,7 +69,10 @@ class Runner:
         self._publisher = open_publisher(self.on_reports)
         self._shard = shard
         self._clock = clock
-        self._window = in_flight_records_max
+        self._topics = topics
+        self._topic = UNKNOWN  # as the producer was told
+        self._window = Window(in_flight_records_max)
+        self._stall = Stall()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
         self._pause = GrowingWait(_PAUSE_S_MIN, _PAUSE_S_MAX)
         self._generation = 0
@@ -80,7 +87,14 @@ class Runner:
             return self._tailer.halted
         if self._tailer.identity is None:
             return self._trouble or "The shard's store has not been opened yet."
-        return None
+        return self._stalled()
+
+    def _stalled(self) -> str | None:
+        """Why Kafka takes nothing, as far as that is known."""
+        if self._topics.topic is None:
+            return self._topics.trouble
+        prefix, in_flight = self._delivered.prefix, self._delivered.in_flight
+        return self._stall.reason(self._topics.trouble, prefix, in_flight, self._clock.monotonic())
 
     def incarnation(self) -> bytes | None:
         """Which store is read, once it is known."""
@@ -93,6 +107,8 @@ class Runner:
         moved = self._delivered.reported(spans)
         if moved:
             self._restart_wait.reset()
+            self._window.delivered(moved)
+            self._stall.moved()
             metrics.DELIVERED.inc(moved)
             self.acknowledger.moved()
 
@@ -115,15 +131,18 @@ class Runner:
         """One decision carried out, waiting included. True when it was work."""
         self._publisher.poll()
         if self._publisher.broken is not None:
-            await self._restart_producer(self._publisher.broken)
+            await self._replace_broken(self._publisher.broken)
+        elif self._topics.topic is not None and self._topics.topic != self._topic:
+            await self._restart_producer(self._topics.topic)
         await self._gather()
         now = self._clock.monotonic()
         watermark = self._source.watermark()
         if now >= self._measure_at:
             self._measure_at = now + _MEASURE_EVERY_S
             self._measure(watermark)
-        room = self._window - (self._tailer.position - self._delivered.prefix)
-        action = self._tailer.next(watermark, room, now)
+        in_flight = self._tailer.position - self._delivered.prefix
+        room = 0 if self._topics.topic is None else self._window.size - in_flight
+        action = self._tailer.next(watermark, room, now, is_narrow=self._window.is_narrow)
         worked = False
         match action:
             case Open():
@@ -217,18 +236,22 @@ class Runner:
             acknowledged=restart.acknowledged,
         )
 
-    async def _restart_producer(self, reason: str) -> None:
+    async def _replace_broken(self, reason: str) -> None:
+        """Tried again alone, then with more; between the tries longer and longer."""
+        prefix = self._delivered.prefix
+        log.error("producer_broken", reason=reason, delivered=prefix, action=action_for(reason))
+        metrics.PRODUCER_RESTARTS.inc()
+        self._stall.refused(reason, prefix)
+        self._window.failed()
+        await asyncio.sleep(self._restart_wait.next())
+        await self._topics.look()
+        await self._restart_producer(self._topics.topic or self._topic)
+
+    async def _restart_producer(self, topic: Topic) -> None:
         """What the old producer had not delivered is read and shipped again; its late reports count for
         nothing."""
-        log.error(
-            "producer_broken",
-            reason=reason,
-            delivered=self._delivered.prefix,
-            action="Operator action: if it goes on, check the topic payments.changes and its rights.",
-        )
-        metrics.PRODUCER_RESTARTS.inc()
-        await asyncio.sleep(self._restart_wait.next())
-        self._generation = await self._publisher.restart()
+        self._topic = topic
+        self._generation = await self._publisher.restart(topic)
         self._delivered.forget_in_flight()
         self._tailer.rewind(self._delivered.prefix)
 
@@ -246,6 +269,8 @@ class Runner:
     def _measure(self, watermark: Watermark | None) -> None:
         identity, delivered = self._tailer.identity, self._delivered
         metrics.HALTED.set(self._tailer.halted is not None)
+        metrics.STALLED.set(self._stalled() is not None)
+        metrics.STUCK_AT.set(self._stall.stuck_at)
         metrics.ACKNOWLEDGED.set(self.acknowledger.acknowledged)
         metrics.IN_FLIGHT_RECORDS.set(delivered.in_flight)
         metrics.IN_FLIGHT_BYTES.set(delivered.in_flight_bytes)

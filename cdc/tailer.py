@@ -125,8 +125,9 @@ class Tailer:
         self.position = 0
         self.halted: str | None = None
 
-    def next(self, watermark: Watermark | None, room: int, now: float) -> Action:
-        """What to do, given the newest watermark and how many records may still go in flight."""
+    def next(self, watermark: Watermark | None, room: int, now: float, *, is_narrow: bool = False) -> Action:
+        """What to do, given the newest watermark and how many records may still go in flight; `is_narrow`
+        when few may at all."""
         if watermark is None:
             return Idle()
         if now < self._not_before:
@@ -136,7 +137,8 @@ class Tailer:
         is_halted = self.halted is not None and now < self._halted_until
         if is_halted or watermark.sequence <= self.position:
             return Idle()
-        if room < min(watermark.sequence - self.position, self._policy.room_records_min):
+        room_min = 1 if is_narrow else self._policy.room_records_min
+        if room < min(watermark.sequence - self.position, room_min):
             return Wait()
         limit = min(room, self._policy.batch_records_max)
         match self._rung:

@@ -7,61 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without __all__
-    AdminClient,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tollgate.errors import ConfigurationError, OperationalError
+from tollgate.kafka_topics import (
+    CLUSTER_MIN_ISR,
+    CLUSTER_REPLICATION,
+    Refused,
+    SeenTopic,
+    admin_client,
+    look,
+    problems,
+)
 from tollgate.topics import TopicSpec, topic_specs
 
-CLUSTER_REPLICATION: Final = 3
-CLUSTER_MIN_ISR: Final = 2
 _ALREADY_THERE: Final = "TOPIC_ALREADY_EXISTS"
 _RETRY_S: Final = 0.1
-
-# Where a topic of ours lives is checked only for what loses data when it is otherwise; the rest is the
-# operator's.
-_CHECKED_CONFIG: Final = ("unclean.leader.election.enable", "cleanup.policy")
-
-
-@dataclass(frozen=True)
-class SeenTopic:
-    """A topic as the brokers describe it. `replication` is that of its least replicated partition."""
-
-    partitions: int
-    replication: int
-    config: dict[str, str]
-
-
-def problems(spec: TopicSpec, seen: SeenTopic, *, embedded: bool) -> list[str]:
-    """What is wrong with a topic that exists, one sentence each; empty when it can be used. Pure."""
-    found = []
-    if seen.partitions != spec.partitions:
-        found.append(f"it has {seen.partitions} partitions and must have {spec.partitions}")
-    for key in _CHECKED_CONFIG:
-        wanted = spec.config.get(key)
-        if wanted is not None and seen.config.get(key, wanted) != wanted:
-            found.append(f"{key} is {seen.config[key]} and must be {wanted}")
-    if spec.config.get("retention.ms") == "-1" and seen.config.get("retention.ms", "-1") != "-1":
-        found.append(
-            f"retention.ms is {seen.config['retention.ms']} and must be -1: what is unread would expire"
-        )
-    if not embedded:
-        if seen.replication < CLUSTER_REPLICATION:
-            found.append(
-                f"its replication factor is {seen.replication} and must be at least {CLUSTER_REPLICATION}"
-            )
-        min_isr = int(seen.config.get("min.insync.replicas", "1"))
-        if min_isr < CLUSTER_MIN_ISR:
-            found.append(f"min.insync.replicas is {min_isr} and must be at least {CLUSTER_MIN_ISR}")
-    return found
 
 
 def has_one_broker(bootstrap: str, timeout_s: float = 5.0) -> bool:
@@ -69,14 +33,7 @@ def has_one_broker(bootstrap: str, timeout_s: float = 5.0) -> bool:
 
     Raises OperationalError when it doesn't answer in time.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500})
-    try:
-        return len(admin.list_topics(timeout=timeout_s).brokers) == 1
-    except KafkaException as error:
-        raise OperationalError(
-            f"Kafka at {bootstrap} does not answer ({error.args[0].name()}). "
-            "Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
-        ) from error
+    return look(bootstrap, [], timeout_s).embedded
 
 
 def ensure_topics(bootstrap: str, *, embedded: bool, timeout_s: float = 15.0) -> None:
@@ -86,19 +43,17 @@ def ensure_topics(bootstrap: str, *, embedded: bool, timeout_s: float = 15.0) ->
     every topic.
     """
     specs = topic_specs(embedded=embedded)
-    admin = AdminClient(  # kept until every future has resolved: they die with it
-        {"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500}
-    )
+    admin = admin_client(bootstrap)
     deadline = time.monotonic() + timeout_s
     try:
         existing = set(admin.list_topics(timeout=timeout_s).topics)
         _create(admin, [spec for spec in specs if spec.name not in existing], embedded, timeout_s)
-        seen = _describe(admin, specs, deadline)
     except KafkaException as error:
         raise OperationalError(
             f"Kafka at {bootstrap} could not be asked about its topics within {timeout_s:g} s "
             f"({error.args[0].name()}). Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
         ) from error
+    seen = _seen_whole(bootstrap, [spec.name for spec in specs], deadline)
     wrong = [
         f"topic {spec.name}: {problem}"
         for spec in specs
@@ -134,33 +89,24 @@ def _create(admin: AdminClient, missing: Sequence[TopicSpec], embedded: bool, ti
                 raise
 
 
-def _describe(admin: AdminClient, specs: Sequence[TopicSpec], deadline: float) -> dict[str, SeenTopic]:
+def _seen_whole(bootstrap: str, names: Sequence[str], deadline: float) -> dict[str, SeenTopic]:
     """Asks until every topic is known with all its leaders: a new topic takes a moment to spread."""
     while True:
         left = max(deadline - time.monotonic(), _RETRY_S)
-        known = admin.list_topics(timeout=left).topics
-        if all(
-            spec.name in known
-            and known[spec.name].partitions
-            and all(partition.leader >= 0 for partition in known[spec.name].partitions.values())
-            for spec in specs
-        ):
-            break
+        topics = look(bootstrap, names, left).topics
+        whole = {
+            name: topic
+            for name, topic in topics.items()
+            if isinstance(topic, SeenTopic) and not topic.leaderless
+        }
+        if len(whole) == len(names):
+            return whole
         if time.monotonic() > deadline:
+            refused = [topic.reason for topic in topics.values() if isinstance(topic, Refused)]
             raise OperationalError(
-                "Kafka has the topics but names no leader for some partitions. Check that its brokers are up."
+                f"{'; '.join(refused)}. Check Kafka's rights."
+                if refused
+                else "Kafka has the topics but names no leader for some partitions. Check that its brokers "
+                "are up."
             )
         time.sleep(_RETRY_S)
-    resources = [ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs]
-    configs = {
-        resource.name: {entry.name: str(entry.value) for entry in future.result(left).values()}
-        for resource, future in admin.describe_configs(resources, request_timeout=left).items()
-    }
-    return {
-        spec.name: SeenTopic(
-            partitions=len(known[spec.name].partitions),
-            replication=min(len(partition.replicas) for partition in known[spec.name].partitions.values()),
-            config=configs[spec.name],
-        )
-        for spec in specs
-    }

@@ -14,6 +14,7 @@ from cdc.cursor import Span
 from cdc.publisher import KafkaPublisher, PublisherPolicy
 from cdc.record import Record
 from cdc.tailer import Identity
+from cdc.topic_watch import UNKNOWN
 from tollgate.clock import FakeClock
 from tollgate.v1.change_pb2 import Change
 
@@ -182,11 +183,11 @@ async def test_a_failed_delivery_breaks_the_producer_and_names_the_change(bench:
     bench.producer.delivered(0, 1)
     bench.producer.delivered(2, error=UNKNOWN_TOPIC)
     bench.publisher.poll()
-    assert "delivery of change 42" in str(bench.publisher.broken)
+    assert "change 42 of 2 bytes: UNKNOWN_TOPIC_OR_PART" in str(bench.publisher.broken)
     assert bench.told == []
     assert bench.publish(51, 60) == 0
     broken = bench.producer
-    assert await bench.publisher.restart() == 1
+    assert await bench.publisher.restart(UNKNOWN) == 1
     assert bench.publisher.broken is None
     assert bench.producer is not broken
 
@@ -196,7 +197,7 @@ async def test_a_success_without_an_offset_is_none(bench: Bench) -> None:
     bench.producer.delivered(0, 2)
     bench.producer.delivered(1, offset=None)
     bench.publisher.poll()
-    assert "delivery of change 2: success without an offset" in str(bench.publisher.broken)
+    assert "change 2 of 2 bytes: success without an offset" in str(bench.publisher.broken)
     assert bench.told == []
 
 

@@ -10,9 +10,13 @@ from cdc.cursor import Acknowledger, Delivered, Span
 from cdc.publisher import Reports
 from cdc.record import Record
 from cdc.runner import Runner
+from cdc.stall import SILENT_S
 from cdc.tailer import Identity, Policy, Store, Tailer
+from cdc.topic_watch import Topic, TopicWatch
 from tollgate.clock import FakeClock
 from tollgate.errors import OperationalError
+from tollgate.kafka_topics import Refused, Seen, SeenTopic
+from tollgate.topics import CHANGES
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.shard_pb2 import ApplyStatusResponse, ReadChangesResponse, StatusUpdate
 from tollgate.watermark import Watermark
@@ -65,6 +69,7 @@ class FakePublisher:
     def __init__(self, on_reports: Reports) -> None:
         self.on_reports = on_reports
         self.broken: str | None = None
+        self.topic: Topic | None = None
         self.generation = 0
         self.space = 1_000
         self.published: list[tuple[int, int]] = []
@@ -81,8 +86,9 @@ class FakePublisher:
         self.generation += 1
         return self.generation
 
-    async def restart(self) -> int:
+    async def restart(self, topic: Topic) -> int:
         self.broken = None
+        self.topic = topic
         return self.forget()
 
     async def close(self, flush_s: float) -> None:
@@ -114,6 +120,8 @@ class Bench:
         self.shard = FakeShard()
         self.delivered = Delivered()
         self.publishers: list[FakePublisher] = []
+        self.seen = Seen(embedded=True, topics={CHANGES: SeenTopic(12, 1, {})})
+        self.topics = TopicWatch(lambda: self.seen)
         self.runner = Runner(
             tailer=Tailer(0, Policy()),
             delivered=self.delivered,
@@ -122,6 +130,7 @@ class Bench:
             open_publisher=self._open_publisher,
             shard=self.shard,
             clock=self.clock,
+            topics=self.topics,
             in_flight_records_max=100,
         )
 
@@ -143,8 +152,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+async def bench() -> Bench:
+    bench = Bench()
+    await bench.topics.look()
+    return bench
 
 
 async def test_a_broken_producer_is_replaced_and_everything_undelivered_shipped_again(bench: Bench) -> None:
@@ -153,10 +164,14 @@ async def test_a_broken_producer_is_replaced_and_everything_undelivered_shipped_
     generation = bench.publisher.generation
     bench.publisher.on_reports(generation, [Span(1, 3), Span(5, 5)])
     bench.publisher.broken = "fatal: it said so"
-    await bench.step_until(lambda: bench.publisher.sequences() == list(range(4, 11)))
+    await bench.step_until(lambda: bench.publisher.sequences() == [4])
     bench.publisher.on_reports(generation, [Span(4, 4), Span(6, 7)])
     assert bench.delivered.prefix == 3, "a report of the broken producer counts for nothing"
-    bench.publisher.on_reports(bench.publisher.generation, [Span(4, 10)])
+    bench.publisher.on_reports(bench.publisher.generation, [Span(4, 4)])
+    await bench.step_until(lambda: bench.publisher.sequences() == [4, 5, 6])
+    bench.publisher.on_reports(bench.publisher.generation, [Span(5, 6)])
+    await bench.step_until(lambda: bench.publisher.sequences() == list(range(4, 11)))
+    bench.publisher.on_reports(bench.publisher.generation, [Span(7, 10)])
     await bench.runner.finish(0.0)
     assert bench.shard.acknowledged == 10
     assert bench.source.closed
@@ -250,3 +265,53 @@ async def test_a_trickle_is_looked_at_once_in_five_milliseconds_and_at_once_afte
     bench.source.last = 2
     await bench.runner.step()
     assert slept == [pytest.approx(0.005)]
+
+
+async def test_a_change_that_is_refused_is_tried_alone_and_the_reason_is_said(bench: Bench) -> None:
+    bench.source.last = 10
+    await bench.step_until(lambda: len(bench.publisher.published) == 10)
+    for _ in range(2):
+        bench.publisher.broken = "change 1 of 70000 bytes: MSG_SIZE_TOO_LARGE: too large"
+        await bench.step_until(lambda: bench.publisher.sequences() == [1])
+        for _ in range(5):
+            await bench.runner.step()
+        assert bench.publisher.sequences() == [1], "what follows is not repeated with every try"
+        reason = bench.runner.not_ready_reason() or ""
+        assert "does not take change 1" in reason
+        assert "raise max.message.bytes" in reason
+    bench.publisher.on_reports(bench.publisher.generation, [Span(1, 1)])
+    assert bench.runner.not_ready_reason() is None
+
+
+async def test_kafkas_silence_makes_it_unready_until_something_is_delivered(bench: Bench) -> None:
+    bench.source.last = 2
+    await bench.step_until(lambda: len(bench.publisher.published) == 2)
+    assert bench.runner.not_ready_reason() is None
+    bench.clock.advance(SILENT_S)
+    assert "confirmed nothing for 5 s" in (bench.runner.not_ready_reason() or "")
+    bench.publisher.on_reports(bench.publisher.generation, [Span(1, 1)])
+    assert bench.runner.not_ready_reason() is None
+
+
+async def test_nothing_is_shipped_while_the_topic_is_not_as_it_must_be(bench: Bench) -> None:
+    good = bench.seen
+    bench.seen = Seen(embedded=True, topics={CHANGES: Refused("Kafka has no topic payments.changes")})
+    await bench.topics.look()
+    bench.source.last = 5
+    for _ in range(10):
+        await bench.runner.step()
+    assert bench.publisher.published == []
+    assert "has no topic" in (bench.runner.not_ready_reason() or "")
+    bench.seen = good
+    await bench.topics.look()
+    await bench.step_until(lambda: bench.publisher.sequences() == [1, 2, 3, 4, 5])
+
+
+async def test_a_topic_that_takes_less_than_before_gets_another_producer(bench: Bench) -> None:
+    bench.source.last = 3
+    await bench.step_until(lambda: bench.publisher.sequences() == [1, 2, 3])
+    assert bench.publisher.topic == Topic(12, 1_048_588)
+    bench.seen = Seen(embedded=True, topics={CHANGES: SeenTopic(12, 1, {"max.message.bytes": "50000"})})
+    await bench.topics.look()
+    await bench.step_until(lambda: bench.publisher.topic == Topic(12, 50_000))
+    await bench.step_until(lambda: bench.publisher.sequences() == [1, 2, 3])

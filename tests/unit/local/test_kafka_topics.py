@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tollgate.local.topics import SeenTopic, problems
+from tollgate.kafka_topics import SeenTopic, problems
 from tollgate.topics import CHANGES, topic_specs
 
 EMBEDDED = {spec.name: spec for spec in topic_specs(embedded=True)}
