@@ -59,7 +59,7 @@ class LookUpPolicy:
 
 
 class Elsewhere:
-    """Belongs to one event loop. `keep` is given what is found newer than acceptance, to be stored here."""
+    """Belongs to one event loop. `keep` is given what is found of this shard's own ids, to be stored here."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Elsewhere:
         finally:
             self._in_flight -= 1
         self._metrics.look_ups.labels(question=question, outcome=_name(said)).inc()
-        if isinstance(said, Payment) and said.version and self._ring.owners.is_own(checkout_id):
+        if isinstance(said, Payment) and self._ring.owners.is_own(checkout_id):
             self._keep(said)  # here its news arrive; elsewhere it would grow old unseen
         return said
 

@@ -43,7 +43,7 @@ class Keeper:
         self._payments_age_us = payments_age_us
 
     def keep(self, payment: Payment) -> None:
-        """Nothing that would leave again at once."""
+        """Only what Postgres has decided, and nothing that would leave again at once."""
         if is_storable(payment) and not may_leave(payment, self._clock.now_us() - self._payments_age_us):
             with suppress(Overloaded, NotReady):
                 self._committer.hand_over(StatusBatch((snapshot_of(payment),)), lambda _result: None)

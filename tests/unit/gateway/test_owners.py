@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from zlib import crc32
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,6 +103,17 @@ def test_an_id_that_was_always_this_shards_asks_nobody() -> None:
     for checkout_id in some_ids():
         owner = preferred((0, 1, 2), checkout_id)[0]
         assert known.asked_before_accepting(checkout_id) == (None if owner == 1 else (grpc_of(owner),))
+
+
+def test_an_id_beyond_the_last_point_belongs_to_the_first_arc() -> None:
+    last = Ring([shard.name for shard in entries((0, 1, 2))]).points[-1]
+    beyond = [i for i in some_ids(20_000) if crc32(i.encode()) > last]
+    assert beyond
+    for own in (0, 1, 2):
+        known = owners(ring_of((0, 1, 2)), own)
+        for checkout_id in beyond:
+            owner = preferred((0, 1, 2), checkout_id)[0]
+            assert known.asked_before_accepting(checkout_id) == (None if owner == own else (grpc_of(owner),))
 
 
 def test_a_shard_that_is_on_no_ring_asks_the_owners() -> None:

@@ -26,4 +26,4 @@ def test_an_entry_stands_for_its_time_unless_newer_ones_need_its_place(steps: li
             stands = asked in model and now - model[asked][0] < KEPT_S
             assert recently.get(asked) == (model[asked][1] if stands else None)
             assert (asked in recently) == stands
-        assert len(recently) <= COUNT_MAX
+        assert len(recently) == sum(now - since < KEPT_S for since, _ in model.values()) <= COUNT_MAX
