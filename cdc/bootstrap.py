@@ -16,12 +16,15 @@ import structlog
 from cdc.bell import FileBell
 from cdc.cursor import Acknowledger, Delivered
 from cdc.dead_letters import KafkaDeadLetters
+from cdc.ledger_client import LedgerClient
+from cdc.patient_shard import PatientShard
 from cdc.publisher import KafkaPublisher, PublisherPolicy
 from cdc.runner import Runner
 from cdc.settings import Settings
 from cdc.shard_client import ShardClient
 from cdc.source import RocksSource
 from cdc.status_feed import StatusFeed
+from cdc.status_refresh import LedgerRefresh, NoRefresh
 from cdc.status_topic import KafkaStatusSource, StatusSource
 from cdc.tailer import Policy, Tailer
 from cdc.topic_watch import TopicWatch
@@ -49,7 +52,8 @@ async def serve(settings: Settings) -> None:
     source = RocksSource(settings.shard.data_dir, clock, bell)
     topics = TopicWatch(partial(look, settings.kafka_bootstrap, [CHANGES], LOOK_S))
     runner = _runner(settings, clock, shard, source, topics)
-    feed = _feed(settings, clock, shard, runner)
+    ledger = LedgerClient(settings.ledger.target_list)
+    feed = _feed(settings, clock, shard, runner, ledger)
     acknowledger = runner.acknowledger
     async with serve_ops(settings.cdc.ops, runner.not_ready_reason):
         log.info("started", shard=settings.shard.id, ops=settings.cdc.ops)
@@ -68,6 +72,7 @@ async def serve(settings: Settings) -> None:
         await runner.finish(FLUSH_S)
         bell.close()
         await shard.close()
+        await ledger.close()
     for task in ended - {stopping}:
         task.result()  # a task never ends by itself but by an error that nobody foresaw
     log.info("stopped")
@@ -102,7 +107,12 @@ def _runner(
     )
 
 
-def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, runner: Runner) -> StatusFeed:
+def _feed(
+    settings: Settings, clock: SystemClock, shard: ShardClient, runner: Runner, ledger: LedgerClient
+) -> StatusFeed:
+    applying = PatientShard(shard)
+    refresh = LedgerRefresh(settings.shard.id, ledger, applying) if settings.ledger.targets else NoRefresh()
+
     def open_source(incarnation: bytes) -> StatusSource:
         return KafkaStatusSource(
             bootstrap=settings.kafka_bootstrap,
@@ -115,6 +125,7 @@ def _feed(settings: Settings, clock: SystemClock, shard: ShardClient, runner: Ru
     return StatusFeed(
         incarnation=runner.incarnation,
         open_source=open_source,
-        shard=shard,
+        shard=applying,
+        refresh=refresh,
         dead_letters=KafkaDeadLetters(settings.kafka_bootstrap),
     )

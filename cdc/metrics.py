@@ -45,4 +45,10 @@ STATUS_APPLIED: Final = Counter("tollgate_cdc_status_applied", "Snapshots that t
 STATUS_IGNORED: Final = Counter("tollgate_cdc_status_ignored", "Snapshots that the shard already had.")
 STATUS_RETRIES: Final = Counter("tollgate_cdc_status_retries", "Calls of ApplyStatus that failed.")
 STATUS_WAITING: Final = Gauge("tollgate_cdc_status_waiting", "Snapshots read that the shard can't take now.")
+STATUS_REFRESHED: Final = Counter(
+    "tollgate_cdc_status_refreshed", "Payments asked of the Ledger because their statuses were missed."
+)
+STATUS_POSITION_LOST: Final = Counter(
+    "tollgate_cdc_status_position_lost", "How often the place in payments.status was gone."
+)
 DEAD_LETTERS: Final = Counter("tollgate_cdc_dead_letters", "Status records that went to payments.dlq.")

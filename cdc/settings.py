@@ -23,6 +23,18 @@ class ShardSettings(BaseModel):
     grpc: HostPort
 
 
+class LedgerSettings(BaseModel):
+    """Who is asked for missed statuses: comma-separated host:port; empty where no processor runs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    targets: Annotated[str, Field(pattern=r"^([^\s:,]+:[0-9]{1,5}(,[^\s:,]+:[0-9]{1,5})*)?$")] = ""
+
+    @property
+    def target_list(self) -> list[str]:
+        return self.targets.split(",") if self.targets else []
+
+
 class CdcSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -44,6 +56,7 @@ class CdcSettings(BaseModel):
 
 class Settings(TollgateSettings):
     shard: ShardSettings
+    ledger: LedgerSettings = LedgerSettings()
     kafka_bootstrap: Annotated[str, Field(min_length=1)]
     cdc: CdcSettings
     log_level: str = "INFO"

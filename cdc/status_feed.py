@@ -2,7 +2,8 @@
 
 The order, which a crash may cut anywhere; the shard ignores what it already has, so every repeat is harmless:
 
-1. records are read from where the group's offset stands,
+1. records are read from where the group's offset stands; if that place is gone, what was missed is first
+   asked of the Ledger, and reading goes on at the earliest there is,
 2. those that can't be a snapshot are delivered to payments.dlq,
 3. the shard has applied the rest, durably (ApplyStatus has answered),
 4. the offset is committed.
@@ -22,16 +23,16 @@ from google.protobuf.message import DecodeError
 
 from cdc import metrics
 from cdc.dead_letters import DeadLetter, DeadLetters
-from cdc.shard_client import ShardApi
-from cdc.status_topic import StatusRecord, StatusSource
+from cdc.patient_shard import PatientShard
+from cdc.status_refresh import Refresh
+from cdc.status_topic import Beginning, StatusRecord, StatusSource
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.growing_wait import GrowingWait
 from tollgate.topics import STATUS
 from tollgate.v1.shard_pb2 import StatusUpdate
 
 CALL_BYTES_MAX: Final = 2 * 1024 * 1024
-_RETRY_S_MIN: Final = 0.05
-_RETRY_S_MAX: Final = 1.0
+_READ_AGAIN_S: Final = 1.0
 _NO_STORE_YET_S: Final = 0.1
 
 log = structlog.get_logger()
@@ -87,12 +88,14 @@ class StatusFeed:
         *,
         incarnation: Callable[[], bytes | None],
         open_source: Callable[[bytes], StatusSource],
-        shard: ShardApi,
+        shard: PatientShard,
+        refresh: Refresh,
         dead_letters: DeadLetters,
     ) -> None:
         self._incarnation = incarnation
         self._open_source = open_source
         self._shard = shard
+        self._refresh = refresh
         self._dead_letters = dead_letters
 
     async def run(self) -> None:
@@ -109,43 +112,44 @@ class StatusFeed:
 
     async def _feed(self, source: StatusSource, incarnation: bytes) -> None:
         """Until the store is another, or reading has failed: then it starts again at what is committed."""
-        while self._incarnation() in (incarnation, None):
-            try:
-                records = await source.next_batch()
-            except OperationalError as error:
-                log.warning("status_not_read", error=error.message)
-                await asyncio.sleep(_RETRY_S_MAX)
-                return
-            if records:
-                await self._take(records)
-                await source.done(records[-1].offset + 1)
+        offset, published_at_us, is_lost = await self._begin(source)
+        if is_lost:
+            await self._refresh.run(published_at_us)
+            await source.done(offset, published_at_us)
+        try:
+            while self._incarnation() in (incarnation, None):
+                if records := await source.next_batch():
+                    published_at_us = max(published_at_us, await self._take(records))
+                    await source.done(records[-1].offset + 1, published_at_us)
+        except OperationalError as error:
+            log.warning("status_not_read", error=error.message)
+            await asyncio.sleep(_READ_AGAIN_S)
 
-    async def _take(self, records: Sequence[StatusRecord]) -> None:
+    async def _begin(self, source: StatusSource) -> Beginning:
+        wait = GrowingWait(_READ_AGAIN_S, _READ_AGAIN_S)
+        while True:
+            try:
+                return await source.begin()
+            except OperationalError as error:
+                if wait.fresh:  # said once an outage
+                    log.warning("status_not_begun", error=error.message)
+                await asyncio.sleep(wait.next())
+
+    async def _take(self, records: Sequence[StatusRecord]) -> int:
+        """When the last of them was published; 0 when none says so."""
         judged = judge(records)
         for record, reason in judged.poison:
             await self._bury(record, reason)
         for call in calls(judged.good):
             await self._apply(call)
+        return max((item.update.published_at_us for item in judged.good), default=0)
 
     async def _apply(self, items: Sequence[Item]) -> None:
         """Returns when the shard has them all, however long that takes."""
-        wait = GrowingWait(_RETRY_S_MIN, _RETRY_S_MAX)
-        while True:
-            try:
-                answer = await self._shard.apply_status([item.update for item in items])
-            except RejectedInput as error:
-                return await self._apply_singly(items, error)
-            except OperationalError as error:
-                if wait.fresh:  # said once an outage
-                    log.warning("status_not_applied", error=error.message, waiting=len(items))
-                metrics.STATUS_RETRIES.inc()
-                metrics.STATUS_WAITING.set(len(items))
-                await asyncio.sleep(wait.next())
-            else:
-                metrics.STATUS_WAITING.set(0)
-                metrics.STATUS_APPLIED.inc(answer.applied)
-                metrics.STATUS_IGNORED.inc(answer.ignored)
-                return None
+        try:
+            await self._shard.apply([item.update for item in items])
+        except RejectedInput as error:
+            await self._apply_singly(items, error)
 
     async def _apply_singly(self, items: Sequence[Item], error: RejectedInput) -> None:
         """The shard refuses the content of the batch: the one that it refuses alone is the one to bury."""

@@ -81,10 +81,10 @@ async def _serve(
     adapters = _adapters(settings)
     for adapter in adapters.values():
         stack.push_async_callback(adapter.close)
-    server = await start_ledger(section.grpc, pool)
+    owners = RingOwners(settings.ring_file, clock)
+    server = await start_ledger(section.grpc, pool, owners.owner)
     stack.push_async_callback(server.stop, _CLOSE_S)
 
-    owners = RingOwners(settings.ring_file, clock)
     relay_policy = RelayPolicy(section.relay_batch_max, section.relay_poll_interval_s)
     relay = Relay(settings.postgres_dsn, publisher, owners.owner, relay_policy, clock, health)
 

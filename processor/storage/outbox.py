@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from processor.storage.database import Connection, columns_of, translated
+from processor.storage.database import Connection, Pool, columns_of, translated
 from processor.storage.payments import COLUMNS, payment_from
+from tollgate.errors import RejectedInput
 from tollgate.v1.payment_pb2 import Payment
 
 _UNPUBLISHED: Final = """
@@ -54,6 +55,18 @@ WHERE (SELECT published_at FROM outbox ORDER BY id LIMIT 1) < $1
     WHERE published_at < $1
 )
 """
+
+# A payment's newest version is one row, and its snapshot is how the payment stands. Only so many rows are
+# looked at: what is older follows with the next page.
+_LATEST: Final = """
+SELECT o.id, o.checkout_id, o.created_at, CASE WHEN p.version = o.version THEN o.snapshot END AS snapshot,
+    EXISTS (SELECT FROM payment_shards AS s
+            WHERE s.merchant = o.merchant AND s.checkout_id = o.checkout_id AND s.shard = $2) AS is_shipped
+FROM (SELECT * FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $3) AS o
+JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
+ORDER BY o.id DESC
+"""
+_FIRST_PAGE: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +124,39 @@ async def prune_published(connection: Connection, before_us: int, limit: int) ->
     """Forgets at most `limit` rows that were published before then."""
     with translated("pruning the outbox"):
         await connection.execute(_PRUNE, before_us, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class LatestVersion:
+    """How a payment stands. `is_shipped`: the shard that was asked for has shipped it."""
+
+    checkout_id: str
+    snapshot: bytes
+    is_shipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsPage:
+    versions: list[LatestVersion]
+    next_cursor: str  # empty: there is no older one
+
+
+async def latest_versions(
+    pool: Pool, shard: int, since_us: int, cursor: str, limit: int = 1_000
+) -> VersionsPage:
+    """Every payment that changed since then (and some before), once each, the latest change first.
+
+    As far back as the outbox goes, which is as long as a shard keeps a payment that has come to its end.
+    Raises RejectedInput for a cursor that is none.
+    """
+    if cursor and not cursor.isdecimal():
+        raise RejectedInput("The cursor is none of this service's.")
+    with translated("reading what a shard missed"):
+        rows = await pool.fetch(_LATEST, int(cursor or _FIRST_PAGE), shard, limit)
+    versions = [
+        LatestVersion(row["checkout_id"], row["snapshot"], row["is_shipped"])
+        for row in rows
+        if row["snapshot"] is not None
+    ]
+    is_last = len(rows) < limit or rows[-1]["created_at"] < since_us
+    return VersionsPage(versions, "" if is_last else str(rows[-1]["id"]))

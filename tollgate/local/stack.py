@@ -190,7 +190,6 @@ def describe(settings: StackSettings, ring: RingFile, api_key: str, pids: Mappin
 
 
 def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
-    targets = (address(settings.ports.processor_grpc(i)) for i in range(settings.processors))
     return _python(
         settings,
         f"shard-{shard.id}",
@@ -200,7 +199,7 @@ def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
         | _development(api_key)
         | {
             "TOLLGATE_SHARD__HTTP": shard.name,
-            "TOLLGATE_LEDGER__TARGETS": ",".join(targets),
+            "TOLLGATE_LEDGER__TARGETS": _ledger_targets(settings),
             "TOLLGATE_CLIENT_SECRET_KEY": _derived(api_key, "client secrets").hex(),
             "TOLLGATE_PSP__DEFAULT": os.environ.get("TOLLGATE_PSP__DEFAULT", "simulator"),
             # `up` begins with 200 MB: it must not then refuse every payment.
@@ -218,8 +217,16 @@ def _cdc(settings: StackSettings, shard: ShardEntry) -> Part:
         "cdc",
         http_probe(ops),
         _shard_identity(settings, shard)
-        | {"TOLLGATE_KAFKA_BOOTSTRAP": settings.bootstrap, "TOLLGATE_CDC__OPS": ops},
+        | {
+            "TOLLGATE_KAFKA_BOOTSTRAP": settings.bootstrap,
+            "TOLLGATE_LEDGER__TARGETS": _ledger_targets(settings),
+            "TOLLGATE_CDC__OPS": ops,
+        },
     )
+
+
+def _ledger_targets(settings: StackSettings) -> str:
+    return ",".join(address(settings.ports.processor_grpc(i)) for i in range(settings.processors))
 
 
 def _processor(settings: StackSettings, index: int, api_key: str) -> Part:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tollgate.v1 import payment_pb2 as tollgate_dot_v1_dot_payment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollgate/v1/ledger.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\";\n\x12\x46indPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\"<\n\x13\x46indPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\"C\n\x08Merchant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_psp\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_hashes\x18\x03 \x03(\x0c\"\x16\n\x14ListMerchantsRequest\"A\n\x15ListMerchantsResponse\x12(\n\tmerchants\x18\x01 \x03(\x0b\x32\x15.tollgate.v1.Merchant2\xb2\x01\n\x06Ledger\x12P\n\x0b\x46indPayment\x12\x1f.tollgate.v1.FindPaymentRequest\x1a .tollgate.v1.FindPaymentResponse\x12V\n\rListMerchants\x12!.tollgate.v1.ListMerchantsRequest\x1a\".tollgate.v1.ListMerchantsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollgate/v1/ledger.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\";\n\x12\x46indPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\"<\n\x13\x46indPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\"C\n\x08Merchant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_psp\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_hashes\x18\x03 \x03(\x0c\"\x16\n\x14ListMerchantsRequest\"A\n\x15ListMerchantsResponse\x12(\n\tmerchants\x18\x01 \x03(\x0b\x32\x15.tollgate.v1.Merchant\"S\n\x18ListShardPaymentsRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x18\n\x10\x63hanged_since_us\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x19ListShardPaymentsResponse\x12&\n\x08payments\x18\x01 \x03(\x0b\x32\x14.tollgate.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t2\x96\x02\n\x06Ledger\x12P\n\x0b\x46indPayment\x12\x1f.tollgate.v1.FindPaymentRequest\x1a .tollgate.v1.FindPaymentResponse\x12V\n\rListMerchants\x12!.tollgate.v1.ListMerchantsRequest\x1a\".tollgate.v1.ListMerchantsResponse\x12\x62\n\x11ListShardPayments\x12%.tollgate.v1.ListShardPaymentsRequest\x1a&.tollgate.v1.ListShardPaymentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMERCHANTSREQUEST']._serialized_end=282
   _globals['_LISTMERCHANTSRESPONSE']._serialized_start=284
   _globals['_LISTMERCHANTSRESPONSE']._serialized_end=349
-  _globals['_LEDGER']._serialized_start=352
-  _globals['_LEDGER']._serialized_end=530
+  _globals['_LISTSHARDPAYMENTSREQUEST']._serialized_start=351
+  _globals['_LISTSHARDPAYMENTSREQUEST']._serialized_end=434
+  _globals['_LISTSHARDPAYMENTSRESPONSE']._serialized_start=436
+  _globals['_LISTSHARDPAYMENTSRESPONSE']._serialized_end=524
+  _globals['_LEDGER']._serialized_start=527
+  _globals['_LEDGER']._serialized_end=805
 # @@protoc_insertion_point(module_scope)

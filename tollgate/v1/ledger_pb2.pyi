@@ -125,3 +125,59 @@ class ListMerchantsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMerchantsResponse: _TypeAlias = ListMerchantsResponse  # noqa: Y015
+
+@_typing.final
+class ListShardPaymentsRequest(_message.Message):
+    """What a shard shipped or owns, as it stands now, for one whose place in payments.status is gone: each payment that
+    changed since then at most once, the latest change first. What changes meanwhile comes over the topic.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_US_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    changed_since_us: _builtins.int
+    cursor: _builtins.str
+    """empty: from the newest on"""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        changed_since_us: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_since_us", b"changed_since_us", "cursor", b"cursor", "shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShardPaymentsRequest: _TypeAlias = ListShardPaymentsRequest  # noqa: Y015
+
+@_typing.final
+class ListShardPaymentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """empty: that was all"""
+    @_builtins.property
+    def payments(self) -> _containers.RepeatedCompositeFieldContainer[_payment_pb2.Payment]:
+        """may be none, though there are more"""
+
+    def __init__(
+        self,
+        *,
+        payments: _abc.Iterable[_payment_pb2.Payment] | None = ...,
+        next_cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_cursor", b"next_cursor", "payments", b"payments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShardPaymentsResponse: _TypeAlias = ListShardPaymentsResponse  # noqa: Y015

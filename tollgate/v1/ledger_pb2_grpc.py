@@ -44,6 +44,11 @@ class LedgerStub:
                 request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListMerchantsRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListMerchantsResponse.FromString,
                 _registered_method=True)
+        self.ListShardPayments = channel.unary_unary(
+                '/tollgate.v1.Ledger/ListShardPayments',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServicer:
@@ -61,6 +66,12 @@ class LedgerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListShardPayments(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +84,11 @@ def add_LedgerServicer_to_server(servicer, server):
                     servicer.ListMerchants,
                     request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListMerchantsRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListMerchantsResponse.SerializeToString,
+            ),
+            'ListShardPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShardPayments,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +145,33 @@ class Ledger:
             '/tollgate.v1.Ledger/ListMerchants',
             tollgate_dot_v1_dot_ledger__pb2.ListMerchantsRequest.SerializeToString,
             tollgate_dot_v1_dot_ledger__pb2.ListMerchantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShardPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Ledger/ListShardPayments',
+            tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

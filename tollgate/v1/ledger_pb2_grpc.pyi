@@ -33,12 +33,14 @@ class LedgerStub:
     def __new__(cls, channel: _aio.Channel) -> LedgerAsyncStub: ...
     FindPayment: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]
     ListMerchants: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]
+    ListShardPayments: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]
 
 @_typing.type_check_only
 class LedgerAsyncStub(LedgerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     FindPayment: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]  # type: ignore[assignment]
     ListMerchants: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]  # type: ignore[assignment]
+    ListShardPayments: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]  # type: ignore[assignment]
 
 class LedgerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +56,12 @@ class LedgerServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListMerchantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListMerchantsResponse, _abc.Awaitable[_ledger_pb2.ListMerchantsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListShardPayments(
+        self,
+        request: _ledger_pb2.ListShardPaymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListShardPaymentsResponse, _abc.Awaitable[_ledger_pb2.ListShardPaymentsResponse]]: ...
 
 def add_LedgerServicer_to_server(servicer: LedgerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,6 +17,7 @@ from tests.integration.cdc.bench import (
     tiny_shard,
     wait_acknowledged,
 )
+from tests.integration.cdc.test_cdc_status import applied, names, publish, snapshot
 from tollgate.local.topics import ensure_topics
 
 KEYS = [f"acme/checkout-{number:04}" for number in range(50)]
@@ -58,6 +59,8 @@ def test_a_killed_kafka_costs_nothing_but_time(kafka: EmbeddedKafka, tmp_path: P
         tiny_shard(tmp_path) as shard,
         running(CdcProcess(shard, kafka.bootstrap, tmp_path / "log", settings)) as cdc,
     ):
+        publish(kafka.bootstrap, 0, [snapshot(0), snapshot(1)])
+        wait_until(lambda: applied(shard) == names(range(2)), "statuses come")
         for turn in range(100):
             shard.commit(KEYS)
             if turn == 40:
@@ -68,9 +71,11 @@ def test_a_killed_kafka_costs_nothing_but_time(kafka: EmbeddedKafka, tmp_path: P
         before = shard.acknowledged()
         assert before < 5000
         kafka.start()
+        publish(kafka.bootstrap, 0, [snapshot(2)])
         wait_acknowledged(shard, timeout_s=30)
         assert_complete(shipped(kafka.bootstrap, shard.incarnation), 5000)
         assert cdc.metric("tollgate_cdc_producer_restarts_total") == 0, "an outage breaks no producer"
+        wait_until(lambda: applied(shard) == names(range(3)), "the status feed goes on where it was")
 
 
 @pytest.mark.fault

@@ -19,6 +19,8 @@ from tollgate.v1.ledger_pb2 import (
     FindPaymentResponse,
     ListMerchantsRequest,
     ListMerchantsResponse,
+    ListShardPaymentsRequest,
+    ListShardPaymentsResponse,
     Merchant,
 )
 from tollgate.v1.ledger_pb2_grpc import LedgerServicer, add_LedgerServicer_to_server
@@ -38,6 +40,11 @@ class FakeLedger(LedgerServicer):
         self, request: FindPaymentRequest, context: aio.ServicerContext[Any, Any]
     ) -> FindPaymentResponse:
         return FindPaymentResponse()
+
+    async def ListShardPayments(
+        self, request: ListShardPaymentsRequest, context: aio.ServicerContext[Any, Any]
+    ) -> ListShardPaymentsResponse:
+        return ListShardPaymentsResponse()
 
 
 @pytest.fixture

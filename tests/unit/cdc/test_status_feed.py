@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import Sequence
 
 from cdc.dead_letters import DeadLetter
+from cdc.patient_shard import PatientShard
 from cdc.status_feed import CALL_BYTES_MAX, Item, StatusFeed, calls, judge
-from cdc.status_topic import StatusRecord
+from cdc.status_refresh import PUBLISHED_LATE_US, LedgerRefresh
+from cdc.status_topic import Beginning, Position, StatusRecord, beginning
 from cdc.tailer import Identity
 from tollgate.errors import OperationalError, RejectedInput
+from tollgate.v1.ledger_pb2 import ListShardPaymentsResponse
 from tollgate.v1.payment_pb2 import Payment
 from tollgate.v1.shard_pb2 import ApplyStatusResponse, ReadChangesResponse, StatusUpdate
 
 
-def snapshot(number: int, *, version: int = 1, padding: int = 0) -> bytes:
+def snapshot(number: int, *, version: int = 1, padding: int = 0, published_at_us: int = 0) -> bytes:
     payment = Payment(
         merchant="acme", checkout_id=f"checkout-{number:04}", version=version, description="x" * padding
     )
-    return StatusUpdate(payment=payment).SerializeToString()
+    return StatusUpdate(payment=payment, published_at_us=published_at_us).SerializeToString()
 
 
 def record(offset: int, value: bytes | None) -> StatusRecord:
@@ -79,8 +82,16 @@ class FakeTopic:
         self._batches = batches
         self._shard = shard
         self.done_at: list[tuple[int, int]] = []
+        self.published: list[int] = []
         self.closed = False
+        self.begins: list[Beginning | Exception] = [Beginning(0, 0, is_lost=False)]
         self.empty = asyncio.Event()
+
+    async def begin(self) -> Beginning:
+        begun = self.begins.pop(0)
+        if isinstance(begun, Exception):
+            raise begun
+        return begun
 
     async def next_batch(self) -> Sequence[StatusRecord]:
         if self._batches:
@@ -92,8 +103,9 @@ class FakeTopic:
         await asyncio.sleep(0)
         return []
 
-    async def done(self, offset: int) -> None:
+    async def done(self, offset: int, published_at_us: int) -> None:
         self.done_at.append((offset, len(self._shard.applied)))
+        self.published.append(published_at_us)
 
     async def close(self) -> None:
         self.closed = True
@@ -107,6 +119,26 @@ class FakeDeadLetters:
         self.letters.append(letter)
 
 
+class FakeLedger:
+    """Two payments a page; `failures` are raised first."""
+
+    def __init__(self, payments: int) -> None:
+        self._payments = [
+            Payment(merchant="acme", checkout_id=f"missed-{number:04}", version=3)
+            for number in range(payments)
+        ]
+        self.failures: list[Exception] = []
+        self.asked: list[tuple[int, int, str]] = []
+
+    async def shard_payments(self, shard: int, since_us: int, cursor: str) -> ListShardPaymentsResponse:
+        self.asked.append((shard, since_us, cursor))
+        if self.failures:
+            raise self.failures.pop()
+        start = int(cursor or 0)
+        more = str(start + 2) if start + 2 < len(self._payments) else ""
+        return ListShardPaymentsResponse(payments=self._payments[start : start + 2], next_cursor=more)
+
+
 class Bench:
     def __init__(self, *topics: list[list[StatusRecord] | Exception]) -> None:
         self.shard = FakeShard()
@@ -114,16 +146,19 @@ class Bench:
         self.incarnation: bytes | None = b"a"
         self.topics = [FakeTopic(batches, self.shard) for batches in topics]
         self.opened: list[bytes] = []
+        self.ledger = FakeLedger(5)
 
     def open(self, incarnation: bytes) -> FakeTopic:
         self.opened.append(incarnation)
         return self.topics[len(self.opened) - 1]
 
     async def run_until_empty(self) -> None:
+        applying = PatientShard(self.shard)
         feed = StatusFeed(
             incarnation=lambda: self.incarnation,
             open_source=self.open,
-            shard=self.shard,
+            shard=applying,
+            refresh=LedgerRefresh(3, self.ledger, applying),
             dead_letters=self.dead_letters,
         )
         task = asyncio.create_task(feed.run())
@@ -167,3 +202,36 @@ async def test_another_store_is_fed_by_another_group() -> None:
         await feed
     assert bench.opened == [b"a", b"b"]
     assert bench.shard.applied == ["checkout-0000"] * 2
+
+
+def test_reading_begins_where_the_group_stands_unless_that_is_gone() -> None:
+    assert beginning(None, 0, 10) == Beginning(0, 0, is_lost=False)
+    assert beginning(None, 4, 10) == Beginning(4, 0, is_lost=True)
+    for offset in (4, 7, 10):
+        assert beginning(Position(offset, 99), 4, 10) == Beginning(offset, 99, is_lost=False)
+    for offset in (3, 11):  # deleted before it was read; the topic is another one
+        assert beginning(Position(offset, 99), 4, 10) == Beginning(4, 99, is_lost=True)
+
+
+async def test_what_was_missed_comes_from_the_ledger_before_the_earliest_record() -> None:
+    bench = Bench([[record(40, snapshot(40, published_at_us=PUBLISHED_LATE_US + 900))]])
+    since_us = PUBLISHED_LATE_US + 500
+    bench.topics[0].begins = [OperationalError("Kafka is down"), Beginning(40, since_us, is_lost=True)]
+    bench.ledger.failures = [OperationalError("no processor runs")]
+    bench.shard.failures = [OperationalError("the shard is down")]
+    await bench.run_until_empty()
+    missed = [f"missed-{number:04}" for number in range(5)]
+    assert bench.shard.applied == [*missed, "checkout-0040"]
+    assert bench.ledger.asked == [(3, 500, ""), (3, 500, ""), (3, 500, "2"), (3, 500, "4")]
+    assert bench.topics[0].done_at == [(40, 5), (41, 6)]
+    assert bench.topics[0].published == [since_us, PUBLISHED_LATE_US + 900]
+
+
+async def test_a_refreshed_payment_that_the_shard_refuses_does_not_keep_the_others() -> None:
+    bench = Bench([])
+    bench.topics = [FakeTopic([], bench.shard)]
+    bench.topics[0].begins = [Beginning(0, 0, is_lost=True)]
+    bench.shard.refused = "missed-0001"
+    await bench.run_until_empty()
+    assert bench.shard.applied == ["missed-0000", "missed-0002", "missed-0003", "missed-0004"]
+    assert bench.dead_letters.letters == []

@@ -36,3 +36,8 @@ def test_a_topic_as_it_was_made_is_right() -> None:
 def test_a_topic_that_could_lose_something_is_named(seen: SeenTopic, words: str) -> None:
     (problem,) = problems(CLUSTER[CHANGES], seen, embedded=False)
     assert words in problem
+
+
+def test_every_topic_says_how_long_it_keeps_what() -> None:
+    for spec in [*EMBEDDED.values(), *CLUSTER.values()]:
+        assert "retention.ms" in spec.config, f"{spec.name} would keep what the broker's default says"
