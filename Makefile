@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fault-disk kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack proto lock
+.PHONY: help up down check test fault-disk kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-scale                 a shard with a million payments beside an empty one'
 	@echo 'make bench-overload              three times its capacity for a minute: who is served, who is refused'
 	@echo 'make bench-ack                   what a 202 costs that waits for Kafka (ack=replicated)'
+	@echo 'make bench-cdc                   the tailer beside a bare producer, and what it costs the shard'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -78,6 +79,9 @@ bench-overload: $(VENV)/.installed-dev
 
 bench-ack: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_ack $(ARGS)
+
+bench-cdc: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.cdc $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev

@@ -122,6 +122,17 @@ def test_whatever_follows_or_is_changed_in_it_the_two_ways_agree(
     assert (problem is None) == (expected is not None)
 
 
+@pytest.mark.parametrize("byte", range(8))
+def test_a_time_of_another_length_is_not_taken_for_one_of_eight_bytes(byte: int) -> None:
+    """The continuation bit of one of its bytes is turned: what follows is read from another place."""
+    value = bytearray(written(0, 1, 1_000))
+    time = Change(committed_at_us=NOW_US).SerializeToString()
+    value[value.index(time) + 1 + byte] ^= 0x80
+    expected = parsed(1_000, 0, bytes(value))
+    found, _ = reader_in_mid_run(0, 1_000).following(999, [(1_000, bytes(value))])
+    assert found == ([] if expected is None else [expected])
+
+
 def test_a_long_run_over_several_epochs_is_read_without_parsing_more_than_it_must(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,1 @@
+"""The tailer beside a bare producer, and what it costs the shard: `make bench-cdc`."""
