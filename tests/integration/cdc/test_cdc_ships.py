@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_flushed_memtables_and_pruned_changes_leave_no_gap(kafka_bootstrap: str,
         wait_acknowledged(shard)
         assert_complete(shipped(kafka_bootstrap, shard.incarnation), 1000)
         assert cdc.metric("tollgate_cdc_halted") == 0
+
+
+def test_what_was_written_flushed_compacted_and_purged_while_the_process_stood_still_is_shipped(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    with tiny_shard(tmp_path) as shard, running(CdcProcess(shard, kafka_bootstrap, tmp_path / "log")) as cdc:
+        shard.commit(KEYS)
+        wait_acknowledged(shard)
+        assert cdc.process is not None
+        cdc.process.send_signal(signal.SIGSTOP)
+        unread = set((shard.data_dir / "db").glob("*.log"))
+        for _ in range(5):
+            shard.commit(KEYS)
+            shard.flush_memtables()
+        assert unread.isdisjoint((shard.data_dir / "db").glob("*.log"))
+        cdc.process.send_signal(signal.SIGCONT)
+        wait_acknowledged(shard)
+        assert_complete(shipped(kafka_bootstrap, shard.incarnation), 300)
+        assert cdc.metric("tollgate_cdc_asked_the_shard_total") == 0
 
 
 def test_a_replaced_store_is_shipped_from_its_own_beginning(kafka_bootstrap: str, tmp_path: Path) -> None:
