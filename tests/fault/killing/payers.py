@@ -15,7 +15,7 @@ from tests.fixtures.waiting import wait_until
 
 PAYERS: Final = 6
 _ANSWER_S: Final = 10.0
-_GIVE_UP_S: Final = 60.0
+_GIVE_UP_S: Final = 120.0
 _AGAIN_S: Final = 0.01
 
 

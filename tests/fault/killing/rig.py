@@ -30,7 +30,7 @@ from tollgate.v1.shard_pb2 import ReadChangesRequest
 from tollgate.v1.shard_pb2_grpc import ShardStub
 
 _SHARD_ID: Final = 23
-_SHIPPED_S: Final = 60.0
+_SHIPPED_S: Final = 120.0
 _READ_S: Final = 30.0
 _WARM: Final = 50  # payments before the first kill, and after the last
 _PATIENT: Final = {"TOLLGATE_OVERLOAD__TURN_MS_MAX": "60000"}  # what overload refuses is another test's
