@@ -12,7 +12,8 @@ What is a finding and what is not:
 - *out of order*: first occurrences go down within a partition. Repeats may come anywhere.
 - *misplaced*: a record lies in another partition than its key's: its key's order is not kept.
 - *unexpected*: a record of this store with a sequence above what is durable.
-- *lost tail*: a record of an earlier epoch that the log doesn't have. Kafka got it, the store forgot it.
+- *lost tail*: a record of another opening than this one that the log doesn't have. Kafka got it, the store
+  forgot it: an earlier opening whose end was lost, or one of the folder that a copy took the place of.
 - *gap*: the log itself has no change there.
 """
 
@@ -243,14 +244,12 @@ class WindowComparison:
         return True
 
     def _of_another_epoch(self, record: TopicRecord, sequence: int, epoch: int, ours: int) -> None:
-        if epoch < ours:
-            self._find("lost tail", record, sequence, f"of epoch {epoch}; the log's is of epoch {ours}")
-        else:
-            self._find("unexpected", record, sequence, f"of epoch {epoch}; the log's is of epoch {ours}")
+        problem: Problem = "unexpected" if epoch == self._facts.identity.epoch else "lost tail"
+        self._find(problem, record, sequence, f"of epoch {epoch}; the log's is of epoch {ours}")
 
     def _beyond(self, record: TopicRecord, sequence: int, epoch: int) -> None:
         durable = self._facts.durable
-        if epoch < self._facts.identity.epoch:
+        if epoch != self._facts.identity.epoch:
             self._find("lost tail", record, sequence, f"of epoch {epoch}; the log ends at {durable}")
         else:
             self._find("unexpected", record, sequence, f"only {durable} is durable in the shard")

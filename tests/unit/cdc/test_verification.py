@@ -110,12 +110,20 @@ def test_a_change_beyond_what_is_durable_is_unexpected() -> None:
     assert problems(verify([log], topic)) == [("unexpected", 11)]
 
 
-def test_a_record_of_an_older_epoch_that_the_log_has_not_is_a_lost_tail() -> None:
+def test_a_record_of_another_opening_that_the_log_has_not_is_a_lost_tail() -> None:
+    """An earlier one, or one of the folder that an old copy took the place of: its epoch may be higher."""
     log, topic = both(10)
     topic.ship(made_change(10, epoch=2))
     topic.ship(made_change(11, epoch=2))
     topic.ship(made_change(9, epoch=7))
-    assert sorted(problems(verify([log], topic))) == [("lost tail", 10), ("lost tail", 11), ("unexpected", 9)]
+    assert sorted(problems(verify([log], topic))) == [("lost tail", 9), ("lost tail", 10), ("lost tail", 11)]
+
+
+def test_a_record_of_this_opening_under_an_older_change_is_unexpected() -> None:
+    log, topic = both(10)
+    log.epoch = 4
+    topic.ship(made_change(9, epoch=4))
+    assert problems(verify([log], topic)) == [("unexpected", 9)]
 
 
 def test_changes_of_earlier_openings_belong_to_the_log() -> None:
