@@ -144,12 +144,13 @@ class _Replay:
         if self._problem is not None:
             raise self._failed(self._problem)
 
-    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        """Only an offset proves that it is in the topic."""
         self._heard = time.monotonic()
-        if error is None:
+        if error is None and message.offset() is not None:
             self._delivered += 1
         elif self._problem is None:
-            self._problem = error.str()
+            self._problem = "a success without an offset" if error is None else error.str()
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() and self._problem is None:

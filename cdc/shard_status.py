@@ -10,7 +10,7 @@ from cdc.tailer_probe import TailerFacts
 from tollgate.clock import Clock
 from tollgate.v1.change_pb2 import Change
 
-State = Literal["caught up", "shipping", "waiting", "halted", "down"]
+State = Literal["caught up", "shipping", "waiting", "halted", "down", "retired"]
 
 NEEDS_A_PERSON: Final[frozenset[State]] = frozenset({"halted", "down"})
 
@@ -33,16 +33,20 @@ class ShardStatus:
     reason: str  # why it waits or has halted; else empty
 
 
-def look_at(log: ShardLog, tailer: TailerFacts | None, clock: Clock) -> ShardStatus:
-    """Raises OperationalError when the store can't be read."""
+def look_at(
+    log: ShardLog, tailer: TailerFacts | None, clock: Clock, *, is_retired: bool = False
+) -> ShardStatus:
+    """`is_retired`: taken off the ring for good. Raises OperationalError when the store can't be read."""
     state = log.look()
     lag = _lag(log, state, clock)
-    return ShardStatus(state_of(tailer, lag), state, lag, tailer, (tailer and tailer.not_ready) or "")
+    return ShardStatus(
+        state_of(tailer, lag, is_retired=is_retired), state, lag, tailer, (tailer and tailer.not_ready) or ""
+    )
 
 
-def state_of(tailer: TailerFacts | None, lag: Lag) -> State:
+def state_of(tailer: TailerFacts | None, lag: Lag, *, is_retired: bool) -> State:
     if tailer is None:
-        return "down"
+        return "retired" if is_retired and not lag.records else "down"
     if tailer.is_halted:
         return "halted"
     if tailer.not_ready is not None:

@@ -32,11 +32,12 @@ ShardOption = Annotated[int | None, typer.Option("--shard", min=0, help="One sha
 
 @dataclass(frozen=True)
 class ShardPlace:
-    """`ops` is where its cdc process answers; None where that can't be known (a shard that was removed)."""
+    """`ops` is where its cdc process answers; None where there is none (a removed shard)."""
 
     shard: int
     data_dir: Path
     ops: str | None
+    is_retired: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,14 @@ def _of_stack(paths: StackPaths) -> tuple[ShardPlace, ...]:
         for store in paths.shards.glob(f"*/{DATABASE_DIR}")
         if store.parent.name.isdecimal()
     }
+    retired: tuple[int, ...] = ()
     if paths.ring.exists():
-        for shard in read_ring_file(paths.ring).shards:
+        ring = read_ring_file(paths.ring)
+        retired = ring.retired
+        for shard in ring.shards:
             host, _, port = shard.grpc.rpartition(":")
             ops[shard.id] = f"{host}:{PortPlan().cdc_ops(int(port))}"
-    return tuple(ShardPlace(shard, paths.shard(shard), ops[shard]) for shard in sorted(ops))
+    return tuple(ShardPlace(shard, paths.shard(shard), ops[shard], shard in retired) for shard in sorted(ops))
 
 
 @contextmanager

@@ -31,6 +31,7 @@ _COLOURS: Final = {
     "waiting": "yellow",
     "halted": "red",
     "down": "red",
+    "retired": "dim",
 }
 
 
@@ -64,7 +65,7 @@ def _look_at(place: ShardPlace) -> ShardStatus | str:
     tailer = probe(place.ops) if place.ops is not None else None
     try:
         with opened_logs((place,)) as logs:
-            return look_at(logs[0], tailer, SystemClock())
+            return look_at(logs[0], tailer, SystemClock(), is_retired=place.is_retired)
     except TollgateError as error:
         return error.message
 

@@ -56,7 +56,7 @@ def test_a_replay_beside_a_tailer_that_ships_on_leaves_first_occurrences_in_orde
         wait_acknowledged(shard)
         with ThreadPoolExecutor(1) as aside:
             replaying = aside.submit(tollgate, shard, kafka_bootstrap, "replay")
-            for _ in range(100):
+            for _ in range(40):
                 shard.commit(KEYS)
                 if replaying.done():
                     break
