@@ -2,8 +2,8 @@
 
 Fills a store with changes that nobody has shipped, then measures catching up beside a bare idempotent
 producer, the shard's latency while the tailer catches up and while it ships what comes, lag under an open
-loop, and what an idle tailer takes. Prints what the goals came to; writes the raw numbers with machine,
-versions and command to `results/`.
+loop, what an idle tailer takes, how fast statuses come back, and how long verifying all of it takes. Prints
+what the goals came to; writes the raw numbers with machine, versions and command to `results/`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.cdc import beside, catch_up, idle, lag
+from benchmarks.cdc import beside, catch_up, check, idle, lag, statuses
 from benchmarks.cdc.places import TOPICS, Places, fresh_topic, running
 from benchmarks.fill.loader import Wanted, fill
 from benchmarks.measure import machine
@@ -34,12 +34,14 @@ from benchmarks.systems.system import remove
 from tollgate.errors import TollgateError
 
 RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
-PARTS: Final = ("catch-up", "starving", "cost", "lag", "idle")
+PARTS: Final = ("catch-up", "starving", "cost", "lag", "idle", "statuses", "verify")
 GOAL_CATCH_UP: Final = 0.3
 GOAL_LAG_P99_MS: Final = 50.0
 GOAL_COST_P99: Final = 1.5
 GOAL_IDLE_CPU: Final = 0.01
+GOAL_VERIFY_S: Final = 60.0
 _SEED: Final = 1
+_SNAPSHOTS: Final = 200_000
 _RECORDS_MIN: Final = 20_000
 _DRAIN_S: Final = 600.0
 _IDLE_S: Final = 10.0
@@ -75,6 +77,10 @@ class Bench:
                     await self._lag(shard, tailer.pid)
                 if "idle" in parts:
                     await self._idle(tailer.pid)
+                if "statuses" in parts:
+                    await self._statuses(tailer.pid, shard)
+                if "verify" in parts:
+                    await self._verify(shard)
             if "cost" in parts:
                 await self._beside(shard, beside.STEADY)
 
@@ -133,6 +139,20 @@ class Bench:
         print(measured, flush=True)
         self.document["idle"] = measured.document()
         self._goal("idle, % of a core, < 1", measured.cpu < GOAL_IDLE_CPU, measured.cpu * 100)
+
+    async def _statuses(self, tailer: int, shard: Shard) -> None:
+        count = min(_SNAPSHOTS, self._arguments.records)
+        measured = await statuses.measure(self._places, tailer, shard, count)
+        print(measured, flush=True)
+        self.document["statuses"] = measured.document()
+
+    async def _verify(self, shard: Shard) -> None:
+        measured = await asyncio.to_thread(check.measure, self._places, shard.grpc)
+        print(measured, flush=True)
+        self.document["verify"] = measured.document()
+        name = f"seconds to verify a million changes, < {GOAL_VERIFY_S:g}"
+        took = measured.seconds_a_million
+        self._goal(name, measured.ok and took < GOAL_VERIFY_S, took)
 
     def _goal(self, name: str, met: bool, value: float) -> None:
         self.goals.append((name, met, value, "met" if met else "MISSED"))
