@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import grpc
 
@@ -72,9 +73,14 @@ class LedgerService(LedgerServicer):
         return ListShardPaymentsResponse(payments=payments, next_cursor=page.next_cursor)
 
 
+# Twice what two shards ask at a time; beyond that RESOURCE_EXHAUSTED, and the shard takes it for a silence.
+_CALLS_MAX: Final = 1024
+
+
 async def start_ledger(listen: str, pool: Pool, owner_of: OwnerOf) -> grpc.aio.Server:
     """Raises RuntimeError when `listen` can't be bound."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])  # else a second one shares the port, unseen
+    options = [("grpc.so_reuseport", 0)]  # else a second one shares the port, unseen
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_CALLS_MAX)
     add_LedgerServicer_to_server(LedgerService(pool, owner_of), server)
     server.add_insecure_port(listen)
     await server.start()

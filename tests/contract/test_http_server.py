@@ -31,6 +31,7 @@ HEADERS = {
     "Content-Type": "application/json",
     "X-PAYMENT-CHECKOUT-ID": ID,
 }
+HEADERS_OF_A_READ = {"Authorization": f"Bearer {API_KEY}"}
 STOP_S = 5.0
 
 
@@ -161,3 +162,36 @@ async def test_a_request_under_way_is_answered_before_the_stop(
     flusher.complete()
     assert (await posted).status == 202
     assert await stopping
+
+
+async def test_an_answer_that_waits_for_others_keeps_nobody_waiting(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    served.shard.ledger.held = asyncio.Event()
+    url = f"{served.url}/v1/payments"
+    reading = asyncio.ensure_future(client.get(f"{url}/order-elsewhere", headers=HEADERS_OF_A_READ))
+    while not served.shard.ledger.asked:
+        await asyncio.sleep(POLL_S)
+    async with client.post(url, json=BODY, headers=HEADERS) as accepted:
+        assert accepted.status == 202
+    assert not reading.done()
+    served.shard.ledger.held.set()
+    async with await reading as answer:
+        assert answer.status == 404
+
+
+async def test_who_goes_away_while_others_are_asked_harms_nobody(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    served.shard.ledger.held = asyncio.Event()
+    authorization = HEADERS_OF_A_READ["Authorization"]
+    _reader, writer = await served.connect(
+        head("GET", "/v1/payments/order-gone", Authorization=authorization)
+    )
+    while not served.shard.ledger.asked:
+        await asyncio.sleep(POLL_S)
+    writer.close()
+    await writer.wait_closed()
+    served.shard.ledger.held.set()
+    async with client.get(f"{served.url}/v1/payments/order-there", headers=HEADERS_OF_A_READ) as answer:
+        assert answer.status == 404
