@@ -117,9 +117,10 @@ def look(bootstrap: str, names: Sequence[str], timeout_s: float) -> Seen:
         cluster = admin.list_topics(timeout=timeout_s)
         known = {name: cluster.topics[name] for name in names if name in cluster.topics}
         topics = {name: _describe(admin, name, known.get(name), deadline) for name in names}
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:  # the client's own, and that of waiting for its futures
+        reason = error.args[0].name() if isinstance(error, KafkaException) else "_TIMED_OUT"
         raise OperationalError(
-            f"Kafka at {bootstrap} does not answer ({error.args[0].name()}). "
+            f"Kafka at {bootstrap} does not answer ({reason}). "
             "Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
         ) from error
     replicas = {
