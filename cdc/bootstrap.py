@@ -17,6 +17,7 @@ from cdc.bell import FileBell
 from cdc.cursor import Acknowledger, Delivered
 from cdc.dead_letters import KafkaDeadLetters
 from cdc.ledger_client import LedgerClient
+from cdc.pace import Pace, PacePolicy
 from cdc.patient_shard import PatientShard
 from cdc.publisher import KafkaPublisher, PublisherPolicy
 from cdc.runner import Runner
@@ -94,8 +95,10 @@ def _runner(
         linger_ms=settings.cdc.linger_ms,
     )
     window, batch = settings.cdc.in_flight_records_max, settings.cdc.batch_records_max
+    beside_load = min(window, settings.cdc.in_flight_beside_load_max)
+    room_min = min(batch, max(1, window // 10), max(1, beside_load // 2))
     return Runner(
-        tailer=Tailer(settings.shard.id, Policy(batch, room_records_min=min(batch, max(1, window // 10)))),
+        tailer=Tailer(settings.shard.id, Policy(batch, room_records_min=room_min)),
         delivered=delivered,
         acknowledger=Acknowledger(delivered, shard),
         source=source,
@@ -104,6 +107,7 @@ def _runner(
         clock=clock,
         topics=topics,
         in_flight_records_max=window,
+        pace=Pace(PacePolicy(window, beside_load)),
     )
 
 

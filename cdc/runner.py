@@ -17,6 +17,7 @@ import structlog
 from cdc import metrics
 from cdc.cursor import Acknowledger, Delivered, Span
 from cdc.lag import LagMeter
+from cdc.pace import Pace, PacePolicy
 from cdc.publisher import ChangePublisher, Reports
 from cdc.record import Record
 from cdc.shard_client import ShardApi
@@ -61,7 +62,9 @@ class Runner:
         clock: Clock,
         topics: TopicWatch,
         in_flight_records_max: int,
+        pace: Pace | None = None,
     ) -> None:
+        """Without a `pace`, the whole window may be in flight whatever the shard does."""
         self._tailer = tailer
         self._delivered = delivered
         self.acknowledger = acknowledger
@@ -72,6 +75,7 @@ class Runner:
         self._topics = topics
         self._topic = UNKNOWN  # as the producer was told
         self._window = Window(in_flight_records_max)
+        self._pace = pace or Pace(PacePolicy(in_flight_records_max, in_flight_records_max))
         self._stall = Stall()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
         self._pause = GrowingWait(_PAUSE_S_MIN, _PAUSE_S_MAX)
@@ -141,7 +145,8 @@ class Runner:
             self._measure_at = now + _MEASURE_EVERY_S
             self._measure(watermark)
         in_flight = self._tailer.position - self._delivered.prefix
-        room = 0 if self._topics.topic is None else self._window.size - in_flight
+        window = min(self._window.size, self._pace.window)
+        room = 0 if self._topics.topic is None else window - in_flight
         action = self._tailer.next(watermark, room, now, is_narrow=self._window.is_narrow)
         worked = False
         match action:
@@ -275,6 +280,7 @@ class Runner:
         metrics.IN_FLIGHT_RECORDS.set(delivered.in_flight)
         metrics.IN_FLIGHT_BYTES.set(delivered.in_flight_bytes)
         if watermark is not None and identity is not None:
+            self._pace.look(watermark.sequence, delivered.prefix)
             lag = self._lag.measure(watermark.sequence, delivered, self._clock.now_us())
             metrics.LAG_RECORDS.set(lag.records)
             metrics.LAG_BYTES.set(lag.bytes)

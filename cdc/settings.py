@@ -42,6 +42,8 @@ class CdcSettings(BaseModel):
     batch_records_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     # Read but not yet delivered: what an outage of Kafka may hold in memory, and what a crash may repeat.
     in_flight_records_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    # The same while the shard commits and the tailer gains on it: the two may share a disk.
+    in_flight_beside_load_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     in_flight_kib_max: Annotated[int, Field(ge=1_024, le=2_097_151)] = 32 * 1_024
     # As long as one look's changes take to be queued; behind a request under way the next ones gather anyway.
     linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 0.5

@@ -45,6 +45,8 @@ _SNAPSHOTS: Final = 200_000
 _RECORDS_MIN: Final = 20_000
 _DRAIN_S: Final = 600.0
 _IDLE_S: Final = 10.0
+# A tailer in full flight beside a shard at rest takes a second to see that it works again.
+_WARM_UP_S: Final = {beside.CATCHING_UP: 2.0, beside.STEADY: 0.5}
 _FILLED: Final = "filled-for-bench-cdc"
 
 
@@ -105,7 +107,13 @@ class Bench:
             shard,
             builds.loadgen(),
             what,
-            Load("post", beside.CONNECTIONS, self._arguments.seconds, self._arguments.cost_rate),
+            Load(
+                "post",
+                beside.CONNECTIONS,
+                self._arguments.seconds,
+                self._arguments.cost_rate,
+                warm_up_s=_WARM_UP_S[what],
+            ),
             rounds=self._arguments.rounds,
             settings=self._settings,
             nice=self._arguments.nice,
