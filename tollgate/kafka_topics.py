@@ -109,6 +109,11 @@ def admin_client(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500})
 
 
+def error_name(error: KafkaException | TimeoutError) -> str:
+    """A future of the client raises its own errors, and waiting for it TimeoutError."""
+    return str(error.args[0].name()) if isinstance(error, KafkaException) else "_TIMED_OUT"
+
+
 def look(bootstrap: str, names: Sequence[str], timeout_s: float) -> Seen:
     """Raises OperationalError when Kafka doesn't answer in time."""
     admin = admin_client(bootstrap)
@@ -117,10 +122,9 @@ def look(bootstrap: str, names: Sequence[str], timeout_s: float) -> Seen:
         cluster = admin.list_topics(timeout=timeout_s)
         known = {name: cluster.topics[name] for name in names if name in cluster.topics}
         topics = {name: _describe(admin, name, known.get(name), deadline) for name in names}
-    except (KafkaException, TimeoutError) as error:  # the client's own, and that of waiting for its futures
-        reason = error.args[0].name() if isinstance(error, KafkaException) else "_TIMED_OUT"
+    except (KafkaException, TimeoutError) as error:
         raise OperationalError(
-            f"Kafka at {bootstrap} does not answer ({reason}). "
+            f"Kafka at {bootstrap} does not answer ({error_name(error)}). "
             "Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
         ) from error
     replicas = {

@@ -19,6 +19,7 @@ from tollgate.kafka_topics import (
     Refused,
     SeenTopic,
     admin_client,
+    error_name,
     look,
     problems,
 )
@@ -48,10 +49,10 @@ def ensure_topics(bootstrap: str, *, embedded: bool, timeout_s: float = 15.0) ->
     try:
         existing = set(admin.list_topics(timeout=timeout_s).topics)
         _create(admin, [spec for spec in specs if spec.name not in existing], embedded, timeout_s)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise OperationalError(
             f"Kafka at {bootstrap} could not be asked about its topics within {timeout_s:g} s "
-            f"({error.args[0].name()}). Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
+            f"({error_name(error)}). Check that it runs and that TOLLGATE_KAFKA_BOOTSTRAP is right."
         ) from error
     seen = _seen_whole(bootstrap, [spec.name for spec in specs], deadline)
     wrong = [
