@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fault-disk kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
+.PHONY: help up down check test fault-disk fault-kafka kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test [ARGS="-k ring"]       run the tests'
 	@echo 'make fuzz [COUNT=… WIRE=…]      bodies against the oracle, broken HTTP, requests from the document'
 	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
+	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
@@ -60,6 +61,11 @@ fuzz: $(VENV)/.installed-dev
 fault-disk: $(VENV)/.installed-dev
 	DISK_FAULT_SEEDS=$(or $(SEEDS),20) $(BIN)/pytest tests/fault/test_disk_faults.py tests/fault/test_corrupt_store.py \
 		tests/fault/test_full_volume.py $(ARGS)
+
+# Every answer of a broker before and after the append, storms of them, outages, three nodes; DOWN is seconds.
+fault-kafka: $(VENV)/.installed-dev
+	KAFKA_FAULT_SEEDS=$(or $(SEEDS),5) KAFKA_FAULT_DOWN_S=$(or $(DOWN),180) KAFKA_FAULT_TIMEOUT_S=900 $(BIN)/pytest \
+		tests/fault/test_kafka_answers.py tests/fault/test_kafka_trouble.py tests/fault/test_kafka_cluster.py $(ARGS)
 
 # Counts add up over runs in benchmarks/results/kill-rounds.json; the default test run plays 8 rounds of a fixed seed.
 kill-rounds: $(VENV)/.installed-dev

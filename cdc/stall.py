@@ -10,17 +10,18 @@ from typing import Final
 
 SILENT_S: Final = 5.0
 
-# What an operator does about a refusal, by the error's name in librdkafka.
+# What an operator does about a refusal, by the words that librdkafka has for it: the only thing that is there
+# whichever way it tells.
 _ACTIONS: Final = {
-    "MSG_SIZE_TOO_LARGE": "raise max.message.bytes of payments.changes above the size of this change",
-    "TOPIC_AUTHORIZATION_FAILED": "allow Write on payments.changes",
-    "CLUSTER_AUTHORIZATION_FAILED": "allow IdempotentWrite on the cluster",
+    "Message size too large": "raise max.message.bytes of payments.changes above the size of this change",
+    "Topic authorization failed": "allow Write on payments.changes",
+    "Cluster authorization failed": "allow IdempotentWrite on the cluster",
 }
 _ANY: Final = "check the topic payments.changes and the brokers' logs"
 
 
 def action_for(reason: str) -> str:
-    return next((action for name, action in _ACTIONS.items() if name in reason), _ANY)
+    return next((action for words, action in _ACTIONS.items() if words in reason), _ANY)
 
 
 class Stall:

@@ -38,12 +38,15 @@ from processor.storage.migrate import migrate
 from tollgate.clock import Clock, SystemClock
 from tollgate.errors import OperationalError
 from tollgate.ids import api_key_hash
+from tollgate.kafka_topics import look, unsafe
 from tollgate.ops_http import serve_ops
-from tollgate.topics import CHANGES
+from tollgate.topics import CHANGES, topic_specs
 
 _DRAIN_S: Final = 5.0  # the longest PSP call; the whole stop takes at most 10 s
 _CLOSE_S: Final = 1.0
 _PROBE_EVERY_S: Final = 2.0
+_LOOK_S: Final = 2.0
+_LOOK_EVERY_S: Final = 30.0
 _FORGET_EVERY_S: Final = 600.0
 
 _log = structlog.get_logger()
@@ -124,12 +127,13 @@ async def _serve(
         async with (
             _running(dispatcher.run()) as dispatching,
             _running(_watch_kafka(publisher, health)) as watching,
+            _running(_watch_topics(settings.kafka_bootstrap, health)) as looking,
             _running(_forget_changes(settings, clock)) as forgetting,
         ):
             health.report("start", None)
             _log.info("ready", grpc=section.grpc, ops=section.ops)
             await _first_to_end(
-                stop, [committing, relaying, dispatching, watching, forgetting, consumer.failed]
+                stop, [committing, relaying, dispatching, watching, looking, forgetting, consumer.failed]
             )
             health.report("start", "The processor is stopping.")
             await consumer.stop()
@@ -174,6 +178,24 @@ async def _watch_kafka(publisher: Publisher, health: Health) -> None:
     while True:
         health.report("kafka", await asyncio.to_thread(publisher.probe, CHANGES))
         await asyncio.sleep(_PROBE_EVERY_S)
+
+
+async def _watch_topics(bootstrap: str, health: Health) -> None:
+    """Only for /readyz and the log: what is in Postgres goes on, and a change that is read was confirmed."""
+    names = [spec.name for spec in topic_specs(embedded=True)]
+    said: list[str] = []
+    while True:
+        try:
+            wrong = unsafe(await asyncio.to_thread(look, bootstrap, names, _LOOK_S))
+        except OperationalError:
+            pass  # Kafka is away, which the probe says
+        else:
+            detail = f"Kafka's topics are not as they must be: {'; '.join(wrong)}. Correct them by hand."
+            health.report("topics", detail if wrong else None)
+            if wrong and wrong != said:
+                _log.error("topics_unsafe", detail=detail)
+            said = wrong
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _forget_changes(settings: ProcessorSettings, clock: Clock) -> None:

@@ -8,20 +8,23 @@ everything, and no leader that lacks some of it. One node alone holds to its own
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without __all__
     AdminClient,
+    ConfigEntry,
     ConfigResource,
     ResourceType,
+    TopicDescription,
     TopicMetadata,
 )
 
 from tollgate.errors import OperationalError
-from tollgate.topics import TopicSpec
+from tollgate.topics import TopicSpec, topic_specs
 
 CLUSTER_REPLICATION: Final = 3
 CLUSTER_MIN_ISR: Final = 2
@@ -88,6 +91,18 @@ def problems(spec: TopicSpec, seen: SeenTopic, *, embedded: bool) -> list[str]:
     return found
 
 
+def unsafe(seen: Seen) -> list[str]:
+    """Everything that is wrong with any topic that was looked at, by its name. Pure."""
+    wrong = []
+    for spec in topic_specs(embedded=seen.embedded):
+        found = seen.topics.get(spec.name)
+        if isinstance(found, Refused):
+            wrong.append(found.reason)
+        elif found is not None:
+            wrong += [f"topic {spec.name}: {it}" for it in problems(spec, found, embedded=seen.embedded)]
+    return wrong
+
+
 def impairments(seen: SeenTopic) -> list[str]:
     """Why it takes nothing just now, though it is as it must be. Passes when brokers are back. Pure."""
     found = []
@@ -121,7 +136,7 @@ def look(bootstrap: str, names: Sequence[str], timeout_s: float) -> Seen:
     try:
         cluster = admin.list_topics(timeout=timeout_s)
         known = {name: cluster.topics[name] for name in names if name in cluster.topics}
-        topics = {name: _describe(admin, name, known.get(name), deadline) for name in names}
+        topics = _describe(admin, names, known, deadline)
     except (KafkaException, TimeoutError) as error:
         raise OperationalError(
             f"Kafka at {bootstrap} does not answer ({error_name(error)}). "
@@ -137,18 +152,34 @@ def look(bootstrap: str, names: Sequence[str], timeout_s: float) -> Seen:
 
 
 def _describe(
-    admin: AdminClient, name: str, topic: TopicMetadata | None, deadline: float
-) -> SeenTopic | Refused:
-    if topic is None:
-        return Refused(f"Kafka has no topic {name}, or does not let us see it")
-    if topic.error is not None:
-        return Refused(_refusal(name, "Describe", topic.error))
+    admin: AdminClient, names: Sequence[str], known: Mapping[str, TopicMetadata], deadline: float
+) -> dict[str, SeenTopic | Refused]:
+    """All of them asked at once."""
+    there = [name for name, topic in known.items() if topic.error is None]
     left = max(deadline - time.monotonic(), 0.1)
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
+    configs = admin.describe_configs(resources, request_timeout=left) if there else {}
+    described = admin.describe_topics(TopicCollection(there), request_timeout=left) if there else {}
+    config_of = {resource.name: future for resource, future in configs.items()}
+    found: dict[str, SeenTopic | Refused] = {}
+    for name in names:
+        if name not in known:
+            found[name] = Refused(f"Kafka has no topic {name}, or does not let us see it")
+        elif (error := known[name].error) is not None:
+            found[name] = Refused(_refusal(name, "Describe", error))
+        else:
+            found[name] = _seen(name, known[name], config_of[name], described[name], left)
+    return found
+
+
+def _seen(
+    name: str,
+    topic: TopicMetadata,
+    config: Future[dict[str, ConfigEntry]],
+    described: Future[TopicDescription],
+    left: float,
+) -> SeenTopic | Refused:
     try:
-        (config,) = admin.describe_configs(
-            [ConfigResource(ResourceType.TOPIC, name)], request_timeout=left
-        ).values()
-        (described,) = admin.describe_topics(TopicCollection([name]), request_timeout=left).values()
         entries, topic_id = config.result(left), described.result(left).topic_id
     except KafkaException as error:
         if error.args[0].name() not in _MISSING | _FORBIDDEN:

@@ -134,7 +134,7 @@ def test_a_storm_of_answers_loses_nothing(
         proxy.choose = choose
         try:
             seen = proxy.produced
-            while proxy.produced < seen + 25:
+            while proxy.produced < seen + 15:
                 pay_into(0, shard, 10)
         finally:
             proxy.play()

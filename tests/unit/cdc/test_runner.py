@@ -271,7 +271,7 @@ async def test_a_change_that_is_refused_is_tried_alone_and_the_reason_is_said(be
     bench.source.last = 10
     await bench.step_until(lambda: len(bench.publisher.published) == 10)
     for _ in range(2):
-        bench.publisher.broken = "change 1 of 70000 bytes: MSG_SIZE_TOO_LARGE: too large"
+        bench.publisher.broken = "change 1 of 70000 bytes: Broker: Message size too large"
         await bench.step_until(lambda: bench.publisher.sequences() == [1])
         for _ in range(5):
             await bench.runner.step()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tollgate.kafka_topics import SeenTopic, problems
-from tollgate.topics import CHANGES, topic_specs
+from tollgate.kafka_topics import Refused, Seen, SeenTopic, problems, unsafe
+from tollgate.topics import CHANGES, STATUS, topic_specs
 
 EMBEDDED = {spec.name: spec for spec in topic_specs(embedded=True)}
 CLUSTER = {spec.name: spec for spec in topic_specs(embedded=False)}
@@ -41,3 +41,14 @@ def test_a_topic_that_could_lose_something_is_named(seen: SeenTopic, words: str)
 def test_every_topic_says_how_long_it_keeps_what() -> None:
     for spec in [*EMBEDDED.values(), *CLUSTER.values()]:
         assert "retention.ms" in spec.config, f"{spec.name} would keep what the broker's default says"
+
+
+def test_everything_wrong_with_any_topic_is_said_by_its_name() -> None:
+    seen = Seen(
+        embedded=False, topics={CHANGES: SeenTopic(64, 1, GOOD), STATUS: Refused("Kafka has no topic")}
+    )
+    assert unsafe(seen) == [
+        "topic payments.changes: its replication factor is 1 and must be at least 3",
+        "Kafka has no topic",
+    ]
+    assert unsafe(Seen(embedded=True, topics={CHANGES: SeenTopic(12, 1, GOOD)})) == []
