@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fault
 
 _SHARD = 25
 _DELETED = 12
-_PAYMENTS = 60
+_PAYMENTS = 34
 # So much that there are marks behind the deleted change: a start looks at those, and at what follows them.
 _LARGE = {"metadata": {f"key-{number:02}": "x" * 500 for number in range(20)}}
 
