@@ -26,7 +26,7 @@ from tests.integration.cdc.bench import CdcProcess, assert_complete, running, sh
 from tests.integration.cdc.test_cdc_ships import java_partition
 from tollgate.topics import EVENTS
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
 CAMPAIGN = int(os.environ.get("KAFKA_FAULT_SEEDS", "0"))
 SEEDS = range(1, 1 + (CAMPAIGN or 1))

@@ -47,7 +47,7 @@ def test_a_dead_leader_is_replaced_and_too_few_replicas_are_waited_for(
         cluster.kill(leader)
         payers.wait_for_more()
         wait_until(lambda: leader not in cluster.leaders().values(), "other nodes lead", 30)
-        both.wait_shipped()  # two of three are enough
+        both.wait_for_more_shipped()  # two of three are enough
         other = next(node for node in NODES if node != leader)
         cluster.kill(other)
         both.wait_unready("Kafka has confirmed nothing for")
@@ -55,7 +55,7 @@ def test_a_dead_leader_is_replaced_and_too_few_replicas_are_waited_for(
         payers.wait_for_more()
         assert both.shard.log_state().acknowledged_sequence == stuck.acknowledged_sequence
         cluster.start(other)
-        both.wait_shipped()
+        both.wait_for_more_shipped()
         cluster.start(leader)
         payers.ended.set()
         both.assert_everything_arrived()

@@ -41,7 +41,7 @@ from tollgate.v1.payment_pb2 import Status
 from tollgate.v1.shard_pb2 import ApplyStatusRequest, ReadChangesRequest, StatusUpdate
 from tollgate.v1.shard_pb2_grpc import ShardStub
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(int(os.environ.get("KAFKA_FAULT_TIMEOUT_S", "120")))]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(int(os.environ.get("KAFKA_FAULT_TIMEOUT_S", "300")))]
 
 CAMPAIGN: Final = int(os.environ.get("KAFKA_FAULT_SEEDS", "0"))
 DOWN_S: Final = float(os.environ.get("KAFKA_FAULT_DOWN_S", "1"))
