@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from cdc.cursor import Acknowledger, Delivered, Span
+from cdc.pace import Pace, PacePolicy
 from cdc.publisher import Reports
 from cdc.record import Record
 from cdc.runner import Runner
@@ -114,7 +115,7 @@ class FakeShard:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace | None = None) -> None:
         self.clock = FakeClock()
         self.source = FakeSource(self.clock)
         self.shard = FakeShard()
@@ -132,6 +133,7 @@ class Bench:
             clock=self.clock,
             topics=self.topics,
             in_flight_records_max=100,
+            pace=pace,
         )
 
     @property
@@ -193,6 +195,18 @@ async def test_no_more_is_read_than_the_window_holds(bench: Bench) -> None:
     assert len(bench.publisher.published) == 100
     bench.publisher.on_reports(bench.publisher.generation, [Span(1, 50)])
     await bench.step_until(lambda: len(bench.publisher.published) == 150)
+
+
+async def test_beside_a_shard_at_work_no_more_is_in_flight_than_the_pace_allows() -> None:
+    bench = Bench(Pace(PacePolicy(most=100, beside_load=10)))
+    await bench.topics.look()
+    bench.source.last = 1_000
+    for _ in range(20):
+        bench.source.last += 1
+        bench.clock.advance(0.3)
+        await bench.runner.step()
+    assert len(bench.publisher.published) == 10
+    await bench.step_until(lambda: len(bench.publisher.published) == 100)
 
 
 async def test_it_is_unready_until_the_store_is_open_and_says_why(bench: Bench) -> None:
