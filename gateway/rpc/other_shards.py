@@ -51,4 +51,6 @@ class OtherShardsClient:
             await self._channels.pop(address).close(grace=_GRACE_S)
 
     async def close(self) -> None:
-        await self.keep_only(frozenset())
+        """At the end of the process: whoever still asks has been given up."""
+        for channel in self._channels.values():
+            await channel.close()
