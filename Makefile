@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fault-disk fault-kafka kill-rounds fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
+.PHONY: help up down check test fault-disk fault-kafka kill-rounds scale-out fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -22,6 +22,7 @@ help:
 	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
 	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
+	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -70,6 +71,11 @@ fault-kafka: $(VENV)/.installed-dev
 # Counts add up over runs in benchmarks/results/kill-rounds.json; the default test run plays 8 rounds of a fixed seed.
 kill-rounds: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.killing --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
+
+# Shards are added, killed and removed under load; the default test run does the same with fewer payments.
+scale-out: $(VENV)/.installed-dev
+	SCALE_OUT_STRICT=1 SCALE_OUT_PER_SECOND=500 SCALE_OUT_PIECE=3000 SCALE_OUT_SEED=$(SEED) SCALE_OUT_CUT_OFF=add,remove \
+		$(BIN)/pytest -s tests/fault/test_scale_out.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

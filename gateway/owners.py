@@ -19,10 +19,8 @@ from typing import Final
 from zlib import crc32
 
 from tollgate.ring_file import RingFile, ShardEntry
-from tollgate.ring_hash import Ring
+from tollgate.ring_hash import HOLDERS, Ring
 
-# Where a payment may be on one ring: its owner, and the next two that fail-over may have sent it to.
-HOLDERS: Final = 3
 _NEVER: Final = 2**63 - 1
 
 

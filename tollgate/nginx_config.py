@@ -13,6 +13,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tollgate.ring_file import RingFile
+from tollgate.ring_hash import HOLDERS
 
 _TEMPLATE_FOLDER: Final = Path(__file__).resolve().parent.parent / "nginx"
 _FILES_BESIDE_CONNECTIONS: Final = 128
@@ -177,6 +178,7 @@ def render(settings: NginxSettings, ring: RingFile) -> str:
         run_as=settings.run_as,
         shards=ring.shards,
         ring_version=ring.version,
+        holders=HOLDERS,
         problems=PROBLEMS,
     )
 

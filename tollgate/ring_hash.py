@@ -17,6 +17,8 @@ from typing import Final
 from zlib import crc32
 
 POINTS_PER_WEIGHT: Final = 160
+# Where a payment may be on one ring: its owner, and the next two that fail-over may have sent it to.
+HOLDERS: Final = 3
 _HOST_PORT = re.compile(rb"(.*):([0-9]*)", re.DOTALL)
 
 
@@ -50,7 +52,11 @@ class Ring:
         return self._points
 
     def preference(self, key: str, count: int) -> list[str]:
-        """The owner and the next distinct servers clockwise, at most `count`: the order of fail-over."""
+        """The owner and the next distinct servers clockwise, at most `count`: the order of fail-over.
+
+        nginx tries them in this order, from point to point, until it has seen 20 points of servers that it
+        tried; then it takes any other. For the first two moves that is one key in a million.
+        """
         start = self._start(key)
         found: dict[int, None] = {}
         for offset in range(len(self._owners)):

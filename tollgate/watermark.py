@@ -89,3 +89,15 @@ class WatermarkReader:
 
     def close(self) -> None:
         self._map.close()
+
+
+def read_watermark(path: Path) -> Watermark | None:
+    """What was published last, or None when there is none."""
+    try:
+        reader = WatermarkReader(path)
+    except FileNotFoundError:
+        return None
+    try:
+        return reader.read()
+    finally:
+        reader.close()

@@ -55,7 +55,7 @@ def list_shards(
     """Show every shard there ever was: on the ring, joining, leaving, removed."""
     paths = _running(data_dir)
     ring = read_ring_file(paths.ring)
-    rows = _rows(paths, ring)
+    rows = rows_of(paths, ring)
     if as_json:
         typer.echo(json.dumps({"ring": ring.version, "shards": rows}, indent=2))
         return
@@ -68,7 +68,7 @@ def list_shards(
     Console().print(table)
 
 
-def _rows(paths: StackPaths, ring: RingFile) -> list[dict[str, str | int | None]]:
+def rows_of(paths: StackPaths, ring: RingFile) -> list[dict[str, str | int | None]]:
     stack = read_stack_json(paths.stack_json)
     pids = {shard.id: shard.pid for shard in stack.shards} if stack else {}
     entries = {shard.id: shard for former in reversed(ring.history) for shard in former.shards}

@@ -68,8 +68,11 @@ class Control:
             done = await self._carry_out(json.loads(asked), say)
             self._publish()
         except (TollgateError, OSError) as error:
-            _log.warning("a command failed", command=asked.decode(errors="replace").strip(), error=str(error))
+            _log.warning("a command failed", command=_shown(asked), error=str(error))
             return {"error": str(error)}
+        except Exception as error:  # the edge: the asker hears of it, and the supervisor goes on
+            _log.exception("a command met a defect", command=_shown(asked))
+            return {"error": f"A defect: {type(error).__name__}: {error}. Read the supervisor's log."}
         return {"done": done}
 
     async def _carry_out(self, command: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -115,6 +118,10 @@ def _result(answer: dict[str, Any]) -> dict[str, Any]:
         raise OperationalError(str(answer["error"]))
     done: dict[str, Any] = answer["done"]
     return done
+
+
+def _shown(asked: bytes) -> str:
+    return asked.decode(errors="replace").strip()
 
 
 def _line(message: dict[str, Any]) -> bytes:

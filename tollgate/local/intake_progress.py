@@ -1,19 +1,21 @@
 """How far the processors are with payments.changes, and what a removed shard leaves in Kafka.
 
-Blocking and bounded; for a shard that leaves. What intake has committed stands in Postgres.
+Blocking and bounded; for a shard that leaves. What intake has committed stands in Postgres. The offsets are
+asked for with a consumer that never joins its group: the admin client's ListOffsets twice ended the whole
+process (a segmentation fault in librdkafka 2.16.0), asked while a broker was just starting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec  # what confluent_kafka.admin re-exports
 
 from tollgate.errors import OperationalError
-from tollgate.topics import CHANGES, INTAKE_GROUP, status_group_prefix
+from tollgate.topics import CHANGES, INTAKE_GROUP
 
 _TIMEOUT_S: Final = 5.0  # each request
 
@@ -21,33 +23,20 @@ Ends = Mapping[int, int]  # partition → the offset after its last record
 
 
 def ends_of_changes(bootstrap: str) -> Ends:
-    """Raises OperationalError when Kafka can't be asked."""
-    admin = _admin(bootstrap)
-    try:
-        partitions = admin.list_topics(CHANGES, timeout=_TIMEOUT_S).topics[CHANGES].partitions
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library has no types for it
-        wanted = {TopicPartition(CHANGES, partition): latest for partition in partitions}
-        listed = admin.list_offsets(wanted, request_timeout=_TIMEOUT_S)
-        return {place.partition: future.result(_TIMEOUT_S).offset for place, future in listed.items()}
-    except (KafkaException, TimeoutError) as error:
-        raise OperationalError(
-            f"Kafka at {bootstrap} did not tell the ends of {CHANGES}: {error}."
-        ) from error
+    """Of every partition there is. Raises OperationalError when Kafka can't be asked."""
+    with _asking(bootstrap, f"where {CHANGES} ends") as consumer:
+        partitions = consumer.list_topics(CHANGES, timeout=_TIMEOUT_S).topics[CHANGES].partitions
+        if not partitions:  # a broker that has just started knows its topics a moment later
+            raise OperationalError(f"Kafka at {bootstrap} does not know {CHANGES} yet.")
+        return {partition: _end(consumer, partition) for partition in partitions}
 
 
 def not_taken_in(bootstrap: str, ends: Ends) -> int:
     """How many before `ends` intake has not committed. Raises OperationalError when Kafka can't be asked."""
-    admin = _admin(bootstrap)
-    try:
-        asked = admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(INTAKE_GROUP)], request_timeout=_TIMEOUT_S
-        )
-        places = asked[INTAKE_GROUP].result(_TIMEOUT_S).topic_partitions
-    except (KafkaException, TimeoutError) as error:
-        raise OperationalError(
-            f"Kafka at {bootstrap} did not tell how far {INTAKE_GROUP} is: {error}."
-        ) from error
-    return behind(ends, {place.partition: place.offset for place in places if place.topic == CHANGES})
+    with _asking(bootstrap, f"how far {INTAKE_GROUP} is") as consumer:
+        asked = [TopicPartition(CHANGES, partition) for partition in ends]
+        places = consumer.committed(asked, timeout=_TIMEOUT_S)
+    return behind(ends, {place.partition: place.offset for place in places})
 
 
 def behind(ends: Ends, committed: Mapping[int, int]) -> int:
@@ -55,20 +44,37 @@ def behind(ends: Ends, committed: Mapping[int, int]) -> int:
     return sum(max(0, end - max(0, committed.get(partition, 0))) for partition, end in ends.items())
 
 
-def forget_status_groups(bootstrap: str, shard: int) -> None:
-    """The positions of a shard that is gone. Raises OperationalError; what is left expires by itself."""
-    admin = _admin(bootstrap)
-    prefix = status_group_prefix(shard)
+def forget_status_group(bootstrap: str, group: str) -> None:
+    """The positions of a status feed that is gone. Raises OperationalError; they expire by themselves too."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     try:
-        listed = admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
-        groups = [group.group_id for group in listed.valid if group.group_id.startswith(prefix)]
-        for deleted in (
-            admin.delete_consumer_groups(groups, request_timeout=_TIMEOUT_S).values() if groups else ()
-        ):
-            deleted.result(_TIMEOUT_S)
+        admin.delete_consumer_groups([group], request_timeout=_TIMEOUT_S)[group].result(_TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
-        raise OperationalError(f"The groups {prefix}… could not be deleted from Kafka: {error}.") from error
+        raise OperationalError(f"The group {group} could not be deleted from Kafka: {error}.") from error
 
 
-def _admin(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500})
+def _end(consumer: Consumer, partition: int) -> int:
+    """Raises KafkaException."""
+    found = consumer.get_watermark_offsets(TopicPartition(CHANGES, partition), timeout=_TIMEOUT_S)
+    if found is None:
+        raise TimeoutError(f"partition {partition} did not answer")
+    return found[1]
+
+
+@contextmanager
+def _asking(bootstrap: str, what: str) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": INTAKE_GROUP,
+            "enable.auto.commit": False,
+            "log_level": 2,
+            "reconnect.backoff.max.ms": 500,
+        }
+    )
+    try:
+        yield consumer
+    except (KafkaException, TimeoutError) as error:
+        raise OperationalError(f"Kafka at {bootstrap} did not tell {what}: {error}.") from error
+    finally:
+        consumer.close()

@@ -98,8 +98,8 @@ class RingChanger:
                 try:
                     async with self._turn:
                         await self._finish(_to_the_log)
-                except (TollgateError, OSError) as error:
-                    _log.error("the change of the ring is not finished", error=str(error))
+                except Exception as error:  # the edge of the loop: payments go on whatever is wrong here
+                    _log.exception("the change of the ring is not finished", error=str(error))
             await asyncio.sleep(_RETRY_S)
 
     @property

@@ -22,6 +22,9 @@ from tollgate.local.run_state import PartStatus
 from tollgate.local.stack import StackSettings, next_address, shard_parts, shard_ports
 from tollgate.local.supervisor import Supervisor
 from tollgate.ring_file import RingFile, ShardEntry
+from tollgate.shard_layout import WATERMARK_FILE
+from tollgate.topics import status_group_prefix
+from tollgate.watermark import read_watermark
 
 _READY_S: Final = 60.0
 _KNOWN_S: Final = 10.0  # a shard that hangs or is away reads the file before it does anything else
@@ -64,7 +67,7 @@ class ShardLife:
     async def end(self, shard: ShardEntry) -> None:
         for part in self._parts(shard):
             await self._supervisor.remove(part.name)
-        await self._forget_groups(shard)
+        await self._forget_group(shard)
 
     async def serve(self, ring: RingFile) -> None:
         """First every shard knows, so that whoever gets a moved key knows whom to ask about it."""
@@ -136,11 +139,15 @@ class ShardLife:
                 tell(f"shard {shard.id} drains: {left} changes to be taken into Postgres")
             await asyncio.sleep(_DRAIN_POLL_S)
 
-    async def _forget_groups(self, shard: ShardEntry) -> None:
-        from tollgate.local.intake_progress import forget_status_groups
+    async def _forget_group(self, shard: ShardEntry) -> None:
+        from tollgate.local.intake_progress import forget_status_group
 
+        watermark = read_watermark(self._settings.paths.shard(shard.id) / WATERMARK_FILE)
+        if watermark is None:
+            return
+        group = status_group_prefix(shard.id) + watermark.incarnation.hex()
         try:
-            await asyncio.to_thread(forget_status_groups, self._settings.bootstrap, shard.id)
+            await asyncio.to_thread(forget_status_group, self._settings.bootstrap, group)
         except OperationalError as error:
             _log.warning("left to expire", error=error.message)
 

@@ -90,32 +90,6 @@ def test_no_version_is_told(front: Front) -> None:
     assert front.ask("GET", "/livez").headers["server"] == "nginx"
 
 
-def test_a_dead_shards_keys_are_503_at_once_and_the_others_are_served(tmp_path: Path) -> None:
-    with PretendedShards(2) as shards, running_nginx(tmp_path, shards.ring) as settings:
-        front = Front(shards, settings.listen, tmp_path / "nginx.log")
-        dead, alive = shards.ring.shards
-        shards.stop(dead.name)
-        keys = [f"checkout_{n:04d}" for n in range(40)]
-        for key in keys:
-            answer = front.ask("POST", "/v1/payments", b"{}", {"X-PAYMENT-CHECKOUT-ID": key})
-            if shards.ring.owner(key) == dead:
-                assert (answer.status, answer.problem["code"]) == (503, "owner_unavailable")
-                assert answer.headers["retry-after"] == "1"
-            else:
-                assert (answer.status, answer.body) == (200, alive.name.encode())
-        assert {shards.ring.owner(key) for key in keys} == {dead, alive}
-
-
-def test_a_request_once_sent_is_never_sent_again(tmp_path: Path) -> None:
-    with PretendedShards(3) as shards, running_nginx(tmp_path, shards.ring) as settings:
-        front = Front(shards, settings.listen, tmp_path / "nginx.log")
-        for method in ("POST", "GET"):
-            shards.requests.clear()
-            answer = front.ask(method, "/v1/dies", headers={"X-PAYMENT-CHECKOUT-ID": KEY})
-            assert (answer.status, answer.problem["code"]) == (503, "owner_unavailable")
-            assert len(shards.requests) == 1
-
-
 def test_no_query_string_is_ever_logged(tmp_path: Path) -> None:
     with PretendedShards(1) as shards, running_nginx(tmp_path, shards.ring) as settings:
         front = Front(shards, settings.listen, tmp_path / "nginx.log")

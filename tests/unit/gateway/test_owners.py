@@ -9,10 +9,10 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.owners import HOLDERS, Owners
+from gateway.owners import Owners
 from tests.fixtures.elsewhere import NOW_US, RETENTION_US, entries, grpc_of, ring_of
 from tollgate.ring_file import RingFile
-from tollgate.ring_hash import Ring
+from tollgate.ring_hash import HOLDERS, Ring
 
 ids = st.from_regex(r"[A-Za-z0-9_-]{8,64}", fullmatch=True)
 

@@ -211,6 +211,26 @@ async def test_a_shard_that_does_not_get_ready_is_given_up_and_its_id_never_give
     assert (await hands.changer.add(nothing)).id == 3
 
 
+async def test_a_defect_in_a_step_ends_no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_changer, "_RETRY_S", 0)
+    world = World()
+    hands = world.start_supervisor()
+    hands.broken.add("drain")
+    with pytest.raises(OperationalError):
+        await hands.changer.remove(1, nothing)
+    hands.broken.clear()
+    defects = iter([ValueError("nobody foresaw it")])
+
+    async def drain_with_a_defect(shard: ShardEntry, say: Say) -> None:
+        for defect in defects:
+            raise defect
+        await FakeHands.drain(hands, shard, say)
+
+    monkeypatch.setattr(hands, "drain", drain_with_a_defect)
+    await settle(hands)
+    world.check(hands)
+
+
 @pytest.mark.parametrize("broken", ["serve", "drain"])
 async def test_what_failed_half_way_is_taken_up_again(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_changer, "_RETRY_S", 0)
