@@ -194,7 +194,8 @@ async def play(witness: Witness) -> Death:
     theirs = witness.owned_by(_DEAD, accepted)
     async with held_down(stack, _DEAD) as death:
         known = set(accepted)
-        await witness.check(theirs, same={200}, other={422})
+        # The Ledger has them; when it is too busy to say so, they are accepted again, and intake arbitrates.
+        await witness.check(theirs, same={200, 202}, other={422, 202})
         await witness.more(PIECE, "payments past a dead shard")
         passed_on = witness.owned_by(_DEAD, set(accepted) - known)
         assert len(passed_on) >= _SAMPLE
