@@ -2,7 +2,9 @@
 
 A change may go when intake has committed its offset and its record is older than the time kept: consumed
 ones stay long enough to be read again, unconsumed ones for ever. Any number of processors may do it; Kafka
-only ever moves the start of a partition forward.
+only ever moves the start of a partition forward. The offsets are asked for with a consumer that never joins
+its group: the admin client's ListOffsets has ended whole processes (a segmentation fault in librdkafka
+2.16.0), asked while a broker was just starting.
 """
 
 from __future__ import annotations
@@ -10,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec  # what confluent_kafka.admin re-exports
 
 from processor.kafka.consumer import GROUP
 from tollgate.errors import OperationalError
@@ -42,18 +43,12 @@ def forget_changes(bootstrap: str, before_ms: int, topic: str = CHANGES, group: 
     Blocking, bounded. Raises OperationalError when Kafka can't be asked; then nothing or a part was deleted,
     and the next call goes on.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     try:
-        committed = _committed(admin, topic, group)
-        wanted = {
-            TopicPartition(topic, partition): OffsetSpec.for_timestamp(before_ms) for partition in committed
-        }
-        listed = admin.list_offsets(wanted, request_timeout=_TIMEOUT_S) if wanted else {}
-        younger_from = {place.partition: future.result(_TIMEOUT_S).offset for place, future in listed.items()}
         cuts = [
             TopicPartition(topic, partition, offset)
-            for partition, offset in deletable(committed, younger_from).items()
+            for partition, offset in deletable(*_offsets(bootstrap, before_ms, topic, group)).items()
         ]
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         deleted = admin.delete_records(cuts, request_timeout=_TIMEOUT_S) if cuts else {}
         for future in deleted.values():
             future.result(_TIMEOUT_S)
@@ -65,9 +60,30 @@ def forget_changes(bootstrap: str, before_ms: int, topic: str = CHANGES, group: 
     return len(cuts)
 
 
-def _committed(admin: AdminClient, topic: str, group: str) -> dict[int, int]:
-    asked = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S
+def _offsets(bootstrap: str, before_ms: int, topic: str, group: str) -> tuple[dict[int, int], dict[int, int]]:
+    """What `deletable` goes by. Raises KafkaException."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "allow.auto.create.topics": False,
+            "log_level": 2,
+        }
     )
-    known = asked[group].result(_TIMEOUT_S).topic_partitions
-    return {place.partition: place.offset for place in known if place.topic == topic and not place.error}
+    try:
+        partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        committed = consumer.committed(asked, timeout=_TIMEOUT_S) if asked else []
+        since = [TopicPartition(topic, partition, before_ms) for partition in partitions]
+        younger_from = consumer.offsets_for_times(since, timeout=_TIMEOUT_S) if since else []
+    finally:
+        consumer.close()
+    for place in (*committed, *younger_from):
+        if place.error:
+            raise KafkaException(place.error)
+    return _by_partition(committed), _by_partition(younger_from)
+
+
+def _by_partition(places: list[TopicPartition]) -> dict[int, int]:
+    return {place.partition: place.offset for place in places}
