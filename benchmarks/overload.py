@@ -49,7 +49,7 @@ class Wishes:
     times: float = 3.0
     rate: float | None = None
     capacity_s: float = 4.0
-    warm_up_s: float = 30.0  # of the same overload, until memtables and caches have had their fill
+    warm_up_s: float = 60.0  # of the same overload, until memtables and caches have had their fill
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,11 @@ _RESTART_PRODUCER_S_MAX: Final = 5.0
 # While there is no room in flight, or a record is not seen yet.
 _PAUSE_S_MIN: Final = 0.001
 _PAUSE_S_MAX: Final = 0.020
-# Between two looks at the log while changes trickle in.
-_READ_EVERY_S: Final = 0.005
+# Between two looks at the log while changes come: each costs Kafka a sync for every partition that it brings
+# something for. At 2,000/s the shard's p99 was 1.6 times that without a tailer, with 5 ms 4.9 times.
+_READ_EVERY_S: Final = 0.020
 _AWAITED_READ_EVERY_S: Final = 0.001  # where requests wait for what is read (ack=replicated)
-_WORTH_A_LOOK: Final = 100
+_WORTH_A_LOOK: Final = 900  # who finds so many is behind, and looks again at once
 _MEASURE_EVERY_S: Final = 0.25
 # From an idle wait, for what is not the watermark: a broken producer, the metrics.
 _LOOK_UP_EVERY_S: Final = 0.25

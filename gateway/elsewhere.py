@@ -28,6 +28,10 @@ from tollgate.v1.payment_pb2 import Payment
 
 _NO_KEPT_S: Final = 1.0
 _KEPT_MAX: Final = 10_000  # 200 bytes each
+# Where the processors are behind, every poll is of a payment that stands still: so many are refreshed at once
+# and the rest answered as they are; while the Ledger is silent nobody waits to hear so again.
+_REFRESHES_MAX: Final = 8
+_SILENCE_S: Final = 1.0
 
 
 class Ledger(Protocol):
@@ -83,6 +87,8 @@ class Elsewhere:
         self._noes: Recently[int] = Recently(clock, _NO_KEPT_S, _KEPT_MAX)  # by which version of the ring
         self._refreshed: Recently[None] = Recently(clock, policy.refresh_after_s, _KEPT_MAX)
         self._in_flight = 0
+        self._refreshing = 0
+        self._silent_until = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -119,13 +125,26 @@ class Elsewhere:
         """Whether an open payment stands still and was not refreshed of late. On the way of its reads."""
         if payment.updated_at_us + self._refresh_after_us > self._clock.now_us():
             return False
+        if self._is_busy_refreshing():
+            return False
         return payment_key(payment.merchant, payment.checkout_id) not in self._refreshed
 
     async def refreshed(self, payment: Payment) -> Payment:
         """As the Ledger has it, if that is newer; the payment itself if not or if nobody can say."""
+        if self._is_busy_refreshing():  # since `is_stale` was asked
+            return payment
         self._refreshed.put(payment_key(payment.merchant, payment.checkout_id), None)
-        said = await self._look_up("refresh", payment.merchant, payment.checkout_id, ())
+        self._refreshing += 1
+        try:
+            said = await self._look_up("refresh", payment.merchant, payment.checkout_id, ())
+        finally:
+            self._refreshing -= 1
+        if said is Absence.SILENT:
+            self._silent_until = self._clock.monotonic() + _SILENCE_S
         return said if isinstance(said, Payment) and said.version > payment.version else payment
+
+    def _is_busy_refreshing(self) -> bool:
+        return self._refreshing >= _REFRESHES_MAX or self._clock.monotonic() < self._silent_until
 
     def _is_denied(self, key: str) -> bool:
         """Whether everybody said no a moment ago, on the ring as it still is."""

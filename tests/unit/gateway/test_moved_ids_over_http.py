@@ -272,6 +272,28 @@ async def test_an_open_payment_that_stands_still_is_refreshed_every_30_s(shard: 
     assert shard.ledger.asked == 2, "what is settled is not looked up"
 
 
+async def test_a_silent_ledger_is_asked_for_one_open_payment_a_second_and_for_few_at_a_time(
+    shard: InProcessShard,
+) -> None:
+    ids = [f"checkout-still-{n:02}" for n in range(64)]
+    still = [checkout_id for checkout_id in ids if (await shard.post(checkout_id)).status == 202]
+    asked_for_posts = shard.ledger.asked
+    shard.clock.advance(31)
+    shard.ledger.silent = True
+    for checkout_id in still:
+        assert (await shard.get(checkout_id)).status == 200
+    assert shard.ledger.asked == asked_for_posts + 1
+    shard.clock.advance(2)
+    shard.ledger.silent = False
+    shard.ledger.held = asyncio.Event()
+    reading = [asyncio.ensure_future(shard.get(checkout_id)) for checkout_id in still]
+    while sum(task.done() for task in reading) < len(still) - 8:
+        await asyncio.sleep(POLL_S)
+    assert shard.ledger.asked == asked_for_posts + 1 + 8
+    shard.ledger.held.set()
+    assert {response.status for response in await asyncio.gather(*reading)} == {200}
+
+
 async def test_more_look_ups_than_the_bound_are_not_made(tmp_path: Path) -> None:
     shard = in_process_shard(tmp_path, look_ups=LookUpSettings(in_flight_max=2))
     shard.ring.set(ring_of((0, 3), (0, 1, 3)))
