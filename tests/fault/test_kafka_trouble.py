@@ -191,6 +191,7 @@ def test_a_change_that_is_too_large_halts_there_until_the_topic_takes_it(
 
 
 @in_the_campaign
+@in_the_campaign
 def test_small_batches_are_made_for_a_topic_that_takes_no_large_ones(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_small_batches_are_made_for_a_topic_that_takes_no_large_ones(
             set_config(kafka, "max.message.bytes", None)
 
 
+@in_the_campaign
 def test_a_topic_that_may_not_be_written_to_is_waited_for(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     denied = AclBinding(
         ResourceType.TOPIC,
