@@ -49,7 +49,7 @@ class Wishes:
     times: float = 3.0
     rate: float | None = None
     capacity_s: float = 4.0
-    warm_up_s: float = 60.0  # of the same overload, until memtables and caches have had their fill
+    warm_up_s: float = 0.0  # of the same overload, until memtables and caches have had their fill
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def main() -> int:
     arguments.data_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="overload-", dir=arguments.data_dir.resolve()))
     folder.chmod(0o755)  # nginx's workers run as another user when root starts them
-    wishes = Wishes(arguments.seconds, arguments.connections, arguments.times, arguments.rate)
+    wishes = Wishes(arguments.seconds, arguments.connections, arguments.times, arguments.rate, warm_up_s=60.0)
     try:
         disk = {"file_system": machine.check_disk(folder), "fdatasync_ms": machine.fsync_ms(folder)}
         setup = catalogue.new_setup(folder, arguments.port_base, arguments.nginx_workers, "httptools")
