@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from tollgate.v1.change_pb2 import Change
+from tollgate.varint import varint
 
 _KEY_TAG: Final = b"\x0a"
 _SEQUENCE_TAG: Final = 5 << 3
@@ -63,7 +64,7 @@ class RecordReader:
                 return records, f"{sequence} follows {expected - 1}"
             if expected >> _LOW_BITS != high_bits:
                 high_bits = expected >> _LOW_BITS
-                sequence_end = _varint(high_bits)
+                sequence_end = varint(high_bits)
             # The length of a key is one byte, up to 127; what is longer fits no sequence field after it.
             size = len(value)
             if size > key_at and value.startswith(start) and (key_length := value[key_at - 1]) <= _LOW_MASK:
@@ -117,16 +118,6 @@ def _body_starts(left: int) -> tuple[bytes, ...]:
     """How a body begins that takes all of the last `left` bytes: its tag and its length. None does: empty."""
     for length_bytes in range(1, 6):
         body = left - 1 - length_bytes
-        if body >= 0 and len(length := _varint(body)) == length_bytes:
+        if body >= 0 and len(length := varint(body)) == length_bytes:
             return tuple(tag + length for tag in _BODY_TAGS)
     return ()
-
-
-def _varint(value: int) -> bytes:
-    """https://protobuf.dev/programming-guides/encoding/#varints"""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -18,21 +18,11 @@ from google.protobuf.message import Message
 from gateway.admission import Admitted
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.payment_pb2 import Capture, MetadataEntry, Payment, Status
+from tollgate.varint import varint
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
-_CONTINUED: Final = 0x80
 _CAPTURE: Final = {"automatic": Capture.CAPTURE_AUTOMATIC, "manual": Capture.CAPTURE_MANUAL}
-
-
-def varint(value: int) -> bytes:
-    """`value` is not negative."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | _CONTINUED)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 # Of every text that admission lets through; a call for each would cost as much as all the rest.

@@ -2,9 +2,7 @@
 
 A change may go when intake has committed its offset and its record is older than the time kept: consumed
 ones stay long enough to be read again, unconsumed ones for ever. Any number of processors may do it; Kafka
-only ever moves the start of a partition forward. The offsets are asked for with a consumer that never joins
-its group: the admin client's ListOffsets has ended whole processes (a segmentation fault in librdkafka
-2.16.0), asked while a broker was just starting.
+only ever moves the start of a partition forward.
 """
 
 from __future__ import annotations
@@ -12,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from processor.kafka.consumer import GROUP
 from tollgate.errors import OperationalError
+from tollgate.kafka_group import outside_of
 from tollgate.topics import CHANGES
 
 _TIMEOUT_S: Final = 5.0  # each request; a stop waits for the one under way
@@ -62,23 +61,12 @@ def forget_changes(bootstrap: str, before_ms: int, topic: str = CHANGES, group: 
 
 def _offsets(bootstrap: str, before_ms: int, topic: str, group: str) -> tuple[dict[int, int], dict[int, int]]:
     """What `deletable` goes by. Raises KafkaException."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": group,
-            "enable.auto.commit": False,
-            "allow.auto.create.topics": False,
-            "log_level": 2,
-        }
-    )
-    try:
+    with outside_of(group, bootstrap) as consumer:
         partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
         asked = [TopicPartition(topic, partition) for partition in partitions]
         committed = consumer.committed(asked, timeout=_TIMEOUT_S) if asked else []
         since = [TopicPartition(topic, partition, before_ms) for partition in partitions]
         younger_from = consumer.offsets_for_times(since, timeout=_TIMEOUT_S) if since else []
-    finally:
-        consumer.close()
     for place in (*committed, *younger_from):
         if place.error:
             raise KafkaException(place.error)

@@ -1,8 +1,6 @@
 """How far the processors are with payments.changes, and what a removed shard leaves in Kafka.
 
-Blocking and bounded; for a shard that leaves. What intake has committed stands in Postgres. The offsets are
-asked for with a consumer that never joins its group: the admin client's ListOffsets twice ended the whole
-process (a segmentation fault in librdkafka 2.16.0), asked while a broker was just starting.
+Blocking and bounded; for a shard that leaves. What intake has committed stands in Postgres.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tollgate.errors import OperationalError
+from tollgate.kafka_group import outside_of
 from tollgate.topics import CHANGES, INTAKE_GROUP
 
 _TIMEOUT_S: Final = 5.0  # each request
@@ -63,18 +62,8 @@ def _end(consumer: Consumer, partition: int) -> int:
 
 @contextmanager
 def _asking(bootstrap: str, what: str) -> Iterator[Consumer]:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": INTAKE_GROUP,
-            "enable.auto.commit": False,
-            "log_level": 2,
-            "reconnect.backoff.max.ms": 500,
-        }
-    )
     try:
-        yield consumer
+        with outside_of(INTAKE_GROUP, bootstrap) as consumer:
+            yield consumer
     except (KafkaException, TimeoutError) as error:
         raise OperationalError(f"Kafka at {bootstrap} did not tell {what}: {error}.") from error
-    finally:
-        consumer.close()

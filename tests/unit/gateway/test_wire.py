@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admission import Admitted, PaymentRequest
-from gateway.wire import accepted_payment, change_of_acceptance, varint
+from gateway.wire import accepted_payment, change_of_acceptance
 from tollgate.money import AMOUNT_MAX
 from tollgate.v1.change_pb2 import Change
 from tollgate.v1.payment_pb2 import Capture, MetadataEntry, Payment, Status
+from tollgate.varint import varint
 
 
 def texts(most: int, least: int = 0) -> st.SearchStrategy[str]:
