@@ -6,7 +6,8 @@
 3. Only then are the batch's offsets committed. A crash or a rebalance in between repeats it.
 
 A client that is broken for good (a broker killed after a restart of ours can take us for our predecessor and
-fence us) says so once, in its error callback, and returns nothing from then on: it is built anew.
+fence us) says so once, in its error callback or in place of a message, and returns nothing from then on: it
+is built anew.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class ChangeConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         """Within a poll, on the thread."""
-        fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its name
+        fatal = _is_for_good(error)
         _log.warning("kafka_consumer", detail=error.str(), fatal=fatal)
         if fatal:
             self._broken = error
@@ -151,10 +152,15 @@ def _is_record(message: Message) -> bool:
     error = message.error()
     if error is None:
         return True
-    if error.fatal():
+    if _is_for_good(error):
         raise KafkaException(error)
     _log.warning("kafka_consumer", detail=error.str(), fatal=False)
     return False
+
+
+def _is_for_good(error: KafkaError) -> bool:
+    """What ends a client is fatal by its code alone when it comes in place of a message."""
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its name
 
 
 def _record(message: Message) -> ChangeRecord:

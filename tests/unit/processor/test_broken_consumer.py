@@ -1,4 +1,5 @@
-"""A Kafka client that is broken for good says so once, in its callback; it is replaced."""
+"""A Kafka client that is broken for good says so once, in its callback or in place of a message; it is
+replaced."""
 
 from __future__ import annotations
 
@@ -14,39 +15,57 @@ from processor.kafka import consumer as module
 from processor.kafka.consumer import ChangeConsumer
 
 
+class FakeMessage:
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._FATAL)
+
+
 class FakeClient:
     """The first one breaks at its first poll, as librdkafka does when a commit finds the member fenced."""
 
     def __init__(
-        self, configuration: dict[str, Any], built: list[FakeClient], later: Callable[[], None]
+        self,
+        configuration: dict[str, Any],
+        built: list[FakeClient],
+        later: Callable[[], None],
+        *,
+        as_message: bool,
     ) -> None:
         self._on_error = configuration["error_cb"]
         self._built = built
         self._later = later
+        self._as_message = as_message
         self.closed = False
         built.append(self)
 
     def subscribe(self, _topics: list[str], **_callbacks: object) -> None:
         return None
 
-    def poll(self, _timeout_s: float) -> None:
-        if len(self._built) == 1:
-            self._on_error(KafkaError(KafkaError._FATAL))
-        else:
+    def poll(self, _timeout_s: float) -> FakeMessage | None:
+        if len(self._built) > 1:
             self._later()
+        elif self._as_message:
+            return FakeMessage()
+        else:
+            self._on_error(KafkaError(KafkaError._FATAL))
+        return None
+
+    def consume(self, _most: int, timeout: float) -> list[FakeMessage]:
+        return []
 
     def close(self) -> None:
         self.closed = True
 
 
+@pytest.mark.parametrize("as_message", [False, True], ids=["in its callback", "in place of a message"])
 async def test_a_client_that_is_broken_for_good_is_closed_and_built_anew(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, as_message: bool
 ) -> None:
     built: list[FakeClient] = []
     again, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def build(configuration: dict[str, Any]) -> FakeClient:
-        return FakeClient(configuration, built, polled)
+        return FakeClient(configuration, built, polled, as_message=as_message)
 
     def polled() -> None:
         loop.call_soon_threadsafe(again.set)
