@@ -213,7 +213,9 @@ def build_elsewhere(
         keep=Keeper(committer, clock, settings.retention.payments_s * 1_000_000).keep,
         clock=clock,
         metrics=metrics,
-        policy=LookUpPolicy(limits.timeout_s, limits.in_flight_max, limits.refresh_after_s),
+        policy=LookUpPolicy(
+            limits.timeout_s, limits.in_flight_max, limits.refresh_after_s, limits.shipped_within_s
+        ),
     )
     metrics.watch(
         "tollgate_ring_version", "Of the ring file, as this shard goes by it", lambda: ring.owners.version

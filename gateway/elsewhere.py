@@ -2,7 +2,8 @@
 
 - Before an id is accepted that another shard owns or has owned: does somebody have it? Who can't be asked
   delays nothing; the id is accepted, and intake arbitrates.
-- Before a read is answered 404: has everybody said no?
+- Before a read is answered 404: has everybody said no? Who can't be asked may be a shard that has died: what
+  it had accepted its tailer ships, so the Ledger is asked again for a moment before the read is refused.
 - When an open payment has stood still for a while: does the Ledger know better?
 
 All are asked at once. Bounded: how many look-ups are under way, how long each takes, how many a no is kept
@@ -32,6 +33,7 @@ _KEPT_MAX: Final = 10_000  # 200 bytes each
 # and the rest answered as they are; while the Ledger is silent nobody waits to hear so again.
 _REFRESHES_MAX: Final = 8
 _SILENCE_S: Final = 1.0
+_ASK_AGAIN_S: Final = 0.1  # a payment is in Postgres so long after its shard has accepted it, or sooner
 
 
 class Ledger(Protocol):
@@ -60,6 +62,7 @@ class LookUpPolicy:
     timeout_s: float
     in_flight_max: int
     refresh_after_s: float
+    shipped_within_s: float
 
 
 class Elsewhere:
@@ -113,7 +116,8 @@ class Elsewhere:
         if self._is_denied(key):
             return Absence.UNKNOWN
         owners = self._ring.owners
-        said = await self._look_up("deny", merchant, checkout_id, owners.asked_before_denying(checkout_id))
+        asked = owners.asked_before_denying(checkout_id)
+        said = await self._look_up("deny", merchant, checkout_id, asked, self._policy.shipped_within_s)
         if said is not Absence.UNKNOWN:
             return said
         if owners.version != self._ring.owners.version:  # others may have it by now, and were not asked
@@ -150,13 +154,22 @@ class Elsewhere:
         """Whether everybody said no a moment ago, on the ring as it still is."""
         return self._noes.get(key) == self._ring.owners.version
 
-    async def _look_up(self, question: str, merchant: str, checkout_id: str, shards: Sequence[str]) -> Answer:
+    async def _look_up(
+        self,
+        question: str,
+        merchant: str,
+        checkout_id: str,
+        shards: Sequence[str],
+        shipped_within_s: float = 0.0,
+    ) -> Answer:
         if self._in_flight >= self._policy.in_flight_max:
             self._metrics.look_ups.labels(question=question, outcome="refused").inc()
             return Absence.SILENT
         self._in_flight += 1
         try:
             said = await self._ask_all(merchant, checkout_id, shards)
+            if said is Absence.SILENT and shipped_within_s:
+                said = await self._once_shipped(merchant, checkout_id, shipped_within_s)
         finally:
             self._in_flight -= 1
         self._metrics.look_ups.labels(question=question, outcome=_name(said)).inc()
@@ -186,6 +199,16 @@ class Elsewhere:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _once_shipped(self, merchant: str, checkout_id: str, within_s: float) -> Answer:
+        """What the Ledger knows of it within that time. Its no is none while somebody can't be asked."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while (said := await self._ask_all(merchant, checkout_id, ())) is Absence.UNKNOWN:
+            if loop.time() >= deadline:
+                return Absence.SILENT
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return said
 
     async def _ask(
         self, whom: str, ask: Callable[[], Awaitable[Payment | None]], payment: tuple[str, str]

@@ -145,6 +145,8 @@ class LookUpSettings(_Section):
     in_flight_max: Annotated[int, Field(ge=1)] = 256
     # An open payment that stands still so long is looked up in the Ledger, at most this often.
     refresh_after_s: Annotated[float, Field(gt=0)] = 30.0
+    # A read that a shard can't be asked about waits so long for its payment to come to the Ledger.
+    shipped_within_s: Annotated[float, Field(ge=0, le=10)] = 1.0
 
 
 class RetentionSettings(_Section):

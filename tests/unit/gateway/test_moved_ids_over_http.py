@@ -43,7 +43,7 @@ OWNED = an_id(3, 3)
 
 @pytest.fixture
 async def shard(tmp_path: Path) -> InProcessShard:
-    shard = in_process_shard(tmp_path)
+    shard = in_process_shard(tmp_path, look_ups=LookUpSettings(shipped_within_s=0))
     shard.ring.set(ring_of((0, 3), (0, 1, 3)))
     return shard
 
@@ -140,6 +140,31 @@ async def test_a_read_of_what_is_nowhere_is_404_only_when_everyone_said_no(shard
         silent.silent = False
     assert_problem(await shard.get(MOVED), 404, "not_found")
     assert [known.asked for known in everyone] == [4, 4, 4]
+
+
+async def test_what_only_a_dead_shard_has_is_told_once_its_tailer_has_shipped_it(tmp_path: Path) -> None:
+    shard = in_process_shard(tmp_path, look_ups=LookUpSettings(shipped_within_s=10))
+    shard.ring.set(ring_of((0, 3), (0, 1, 3)))
+    shard.others[0].silent = True
+    reading = asyncio.ensure_future(shard.get(ANOTHERS))
+    while shard.ledger.asked < 2:
+        await asyncio.sleep(POLL_S)
+    shard.ledger.has(await accepted_elsewhere(shard, ANOTHERS, 1))
+    assert header(await reading, "etag") == '"1"'
+    assert shard.others[0].asked == 1
+
+
+async def test_a_dead_shard_is_waited_for_within_a_bound_and_not_while_the_ledger_is_silent(
+    tmp_path: Path,
+) -> None:
+    shard = in_process_shard(tmp_path, look_ups=LookUpSettings(shipped_within_s=0.01))
+    shard.ring.set(ring_of((0, 3), (0, 1, 3)))
+    shard.others[0].silent = True
+    assert_problem(await shard.get(ANOTHERS), 503, "owner_unavailable")
+    assert shard.ledger.asked == 3
+    shard.ledger.silent = True
+    assert_problem(await shard.get(ANOTHERS), 503, "owner_unavailable")
+    assert shard.ledger.asked == 5
 
 
 async def test_alone_and_without_a_ledger_nothing_can_be_called_unknown(tmp_path: Path) -> None:

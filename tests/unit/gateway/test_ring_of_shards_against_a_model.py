@@ -18,7 +18,7 @@ from random import Random
 import pytest
 
 from gateway.planner import StatusBatch
-from gateway.settings import ShardSettings
+from gateway.settings import LookUpSettings, ShardSettings
 from gateway.snapshots import snapshot_of
 from tests.fixtures.elsewhere import NOW_US, Known, entries, grpc_of
 from tests.fixtures.shard import BODY, MERCHANT, InProcessShard, document, in_process_shard
@@ -218,7 +218,9 @@ class RingOfShards:
         async def start() -> InProcessShard:
             address = grpc_of(number)
             return in_process_shard(
-                folder, shard=ShardSettings(id=number, data_dir=folder, http=address, grpc=address)
+                folder,
+                shard=ShardSettings(id=number, data_dir=folder, http=address, grpc=address),
+                look_ups=LookUpSettings(shipped_within_s=0),
             )
 
         shard = self.runner.run(start())
