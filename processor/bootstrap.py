@@ -19,6 +19,7 @@ import structlog
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
 from processor.intake import Intake
+from processor.judgement import Judge
 from processor.kafka.consumer import ChangeConsumer
 from processor.kafka.producer import Publisher
 from processor.kafka.retention import forget_changes
@@ -85,8 +86,6 @@ async def _serve(
     for adapter in adapters.values():
         stack.push_async_callback(adapter.close)
     owners = RingOwners(settings.ring_file, clock)
-    server = await start_ledger(section.grpc, pool, owners.owner)
-    stack.push_async_callback(server.stop, _CLOSE_S)
 
     relay_policy = RelayPolicy(section.relay_batch_max, section.relay_poll_interval_s)
     relay = Relay(settings.postgres_dsn, publisher, owners.owner, relay_policy, clock, health)
@@ -103,11 +102,15 @@ async def _serve(
         committer=committer,
         adapters=adapters,
         assessor=RuleAssessor(settings.risk.decline_at),
-        policy=RetryPolicy(sends_max=section.sends_max),
+        judge=Judge(
+            RetryPolicy(sends_max=section.sends_max),
+            clock,
+            SystemRandom().random,
+            lambda psp: adapters[psp].plan,
+        ),
         timing=Timing(section.lease_s, _longest_call_s(settings)),
         clock=clock,
         health=health,
-        random=SystemRandom().random,
     )
     dispatch_policy = DispatchPolicy(
         section.concurrency, section.claim_batch_max, section.poll_interval_s, section.lease_s
@@ -118,6 +121,8 @@ async def _serve(
         dispatcher.wake()
         relay.wake()
 
+    server = await start_ledger(section.grpc, pool, owners.owner, clock, on_stored)
+    stack.push_async_callback(server.stop, _CLOSE_S)
     intake = Intake(pool, publisher, clock, on_stored)
     consumer = ChangeConsumer(
         settings.kafka_bootstrap, intake.handle, section.intake_batch_max, section.instance

@@ -1,57 +1,85 @@
-"""The Ledger service: what the shards need to know of Postgres, over gRPC. Postgres down: UNAVAILABLE."""
+"""The Ledger service: what the shards need of Postgres, over gRPC. Postgres down: UNAVAILABLE.
+
+What was decided is durable before it is answered. A refusal is an answer like any other; INVALID_ARGUMENT is
+only for what no shard sends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import grpc
 
+from processor.operation_request import OPERATION_TYPE, Accepted, Known, RefusalCode, Refused, Wanted
 from processor.storage.database import Pool
+from processor.storage.lists import Filter, Place, list_payments
 from processor.storage.merchants import list_merchants
 from processor.storage.outbox import latest_versions
 from processor.storage.payments import find_payment
+from processor.storage.requests import find_operation, request_operation, update_payment
+from tollgate.clock import Clock
 from tollgate.errors import OperationalError, RejectedInput
+from tollgate.v1 import ledger_pb2
 from tollgate.v1.ledger_pb2 import (
+    FindOperationRequest,
+    FindOperationResponse,
     FindPaymentRequest,
     FindPaymentResponse,
     ListMerchantsRequest,
     ListMerchantsResponse,
+    ListPaymentsRequest,
+    ListPaymentsResponse,
+    ListPlace,
     ListShardPaymentsRequest,
     ListShardPaymentsResponse,
+    Refusal,
+    RequestOperationRequest,
+    RequestOperationResponse,
+    UpdatePaymentRequest,
+    UpdatePaymentResponse,
 )
 from tollgate.v1.ledger_pb2_grpc import LedgerServicer, add_LedgerServicer_to_server
 from tollgate.v1.payment_pb2 import Payment
 
 OwnerOf = Callable[[str], int | None]
 
+LIST_MAX: Final = 100
+# Twice what two shards ask at a time; beyond that RESOURCE_EXHAUSTED, and the shard takes it for a silence.
+_CALLS_MAX: Final = 1024
+_KIND: Final = {number: kind for kind, number in OPERATION_TYPE.items()}
+# A code that the proto doesn't know fails here, at import.
+_CODE: Final = {code: ledger_pb2.RefusalCode.Value(f"REFUSAL_CODE_{code.name}") for code in RefusalCode}
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+T = TypeVar("T")
+
 
 class LedgerService(LedgerServicer):
-    def __init__(self, pool: Pool, owner_of: OwnerOf) -> None:
+    """`on_accepted`: an operation is due and a version is to be told, so dispatcher and relay are woken."""
+
+    def __init__(self, pool: Pool, owner_of: OwnerOf, clock: Clock, on_accepted: Callable[[], None]) -> None:
         self._pool = pool
         self._owner_of = owner_of
+        self._clock = clock
+        self._on_accepted = on_accepted
 
     async def FindPayment(
         self,
         request: FindPaymentRequest,
         context: grpc.aio.ServicerContext[FindPaymentRequest, FindPaymentResponse],
     ) -> FindPaymentResponse:
-        try:
-            payment = await find_payment(self._pool, request.merchant, request.checkout_id)
-        except OperationalError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
-        return FindPaymentResponse(payment=payment)
+        found = await _answered(context, find_payment(self._pool, request.merchant, request.checkout_id))
+        return FindPaymentResponse(payment=found)
 
     async def ListMerchants(
         self,
         request: ListMerchantsRequest,
         context: grpc.aio.ServicerContext[ListMerchantsRequest, ListMerchantsResponse],
     ) -> ListMerchantsResponse:
-        try:
-            merchants = await list_merchants(self._pool)
-        except OperationalError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
-        return ListMerchantsResponse(merchants=merchants)
+        return ListMerchantsResponse(merchants=await _answered(context, list_merchants(self._pool)))
 
     async def ListShardPayments(
         self,
@@ -59,12 +87,8 @@ class LedgerService(LedgerServicer):
         context: grpc.aio.ServicerContext[ListShardPaymentsRequest, ListShardPaymentsResponse],
     ) -> ListShardPaymentsResponse:
         """Each page looks at as many versions, however few of them are the shard's."""
-        try:
-            page = await latest_versions(self._pool, request.shard, request.changed_since_us, request.cursor)
-        except RejectedInput as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-        except OperationalError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+        reading = latest_versions(self._pool, request.shard, request.changed_since_us, request.cursor)
+        page = await _answered(context, reading)
         payments = [
             Payment.FromString(version.snapshot)
             for version in page.versions
@@ -72,16 +96,106 @@ class LedgerService(LedgerServicer):
         ]
         return ListShardPaymentsResponse(payments=payments, next_cursor=page.next_cursor)
 
+    async def RequestOperation(
+        self,
+        request: RequestOperationRequest,
+        context: grpc.aio.ServicerContext[RequestOperationRequest, RequestOperationResponse],
+    ) -> RequestOperationResponse:
+        amount = request.amount if request.HasField("amount") else None
+        if request.type not in _KIND or not request.idempotency_key or (amount is not None and amount < 1):
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "An operation has a type, a key and no amount below 1. Report this: the shard checks it.",
+            )
+        wanted = Wanted(_KIND[request.type], amount, request.reason, request.idempotency_key)
+        new_id = f"op_{secrets.token_hex(12)}"
+        deciding = request_operation(
+            self._pool, request.merchant, request.checkout_id, wanted, new_id, self._clock.now_us()
+        )
+        match await _answered(context, deciding):
+            case Accepted(payment, operation):
+                self._on_accepted()
+                return RequestOperationResponse(accepted=operation, payment=payment)
+            case Known(operation):
+                return RequestOperationResponse(known=operation)
+            case Refused() as refused:
+                return RequestOperationResponse(refusal=_refusal(refused))
 
-# Twice what two shards ask at a time; beyond that RESOURCE_EXHAUSTED, and the shard takes it for a silence.
-_CALLS_MAX: Final = 1024
+    async def FindOperation(
+        self,
+        request: FindOperationRequest,
+        context: grpc.aio.ServicerContext[FindOperationRequest, FindOperationResponse],
+    ) -> FindOperationResponse:
+        finding = find_operation(self._pool, request.merchant, request.checkout_id, request.operation_id)
+        return FindOperationResponse(operation=await _answered(context, finding))
+
+    async def UpdatePayment(
+        self,
+        request: UpdatePaymentRequest,
+        context: grpc.aio.ServicerContext[UpdatePaymentRequest, UpdatePaymentResponse],
+    ) -> UpdatePaymentResponse:
+        updating = update_payment(
+            self._pool,
+            request.merchant,
+            request.checkout_id,
+            request.version,
+            request.description if request.HasField("description") else None,
+            request.metadata.entries if request.HasField("metadata") else None,
+            self._clock.now_us(),
+        )
+        updated = await _answered(context, updating)
+        if isinstance(updated, Refused):
+            return UpdatePaymentResponse(refusal=_refusal(updated))
+        self._on_accepted()
+        return UpdatePaymentResponse(payment=updated)
+
+    async def ListPayments(
+        self,
+        request: ListPaymentsRequest,
+        context: grpc.aio.ServicerContext[ListPaymentsRequest, ListPaymentsResponse],
+    ) -> ListPaymentsResponse:
+        wanted = Filter(
+            request.status or None,
+            request.customer_id or None,
+            request.created_from_us if request.HasField("created_from_us") else None,
+            request.created_before_us if request.HasField("created_before_us") else None,
+        )
+        after = (
+            Place(request.after.created_at_us, request.after.checkout_id)
+            if request.HasField("after")
+            else None
+        )
+        limit = min(max(request.limit, 1), LIST_MAX)
+        listing = list_payments(self._pool, request.merchant, wanted, limit, after)
+        payments, following = await _answered(context, listing)
+        place = (
+            ListPlace(created_at_us=following.created_at_us, checkout_id=following.checkout_id)
+            if following
+            else None
+        )
+        return ListPaymentsResponse(payments=payments, next=place)
 
 
-async def start_ledger(listen: str, pool: Pool, owner_of: OwnerOf) -> grpc.aio.Server:
+async def _answered(context: grpc.aio.ServicerContext[RequestT, ResponseT], answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except OperationalError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+    except RejectedInput as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+
+
+def _refusal(refused: Refused) -> Refusal:
+    return Refusal(code=_CODE[refused.code], message=refused.message)
+
+
+async def start_ledger(
+    listen: str, pool: Pool, owner_of: OwnerOf, clock: Clock, on_accepted: Callable[[], None]
+) -> grpc.aio.Server:
     """Raises RuntimeError when `listen` can't be bound."""
     options = [("grpc.so_reuseport", 0)]  # else a second one shares the port, unseen
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_CALLS_MAX)
-    add_LedgerServicer_to_server(LedgerService(pool, owner_of), server)
+    add_LedgerServicer_to_server(LedgerService(pool, owner_of, clock, on_accepted), server)
     server.add_insecure_port(listen)
     await server.start()
     return server

@@ -3,6 +3,8 @@
 The rule that everything hangs on: a call without an answer, or with the answer Unknown, may have had an
 effect. From then on only the very same bytes under the same key may go out, and only while the PSP certainly
 still knows the key; or the PSP is asked. Past that a person decides: no step that sends exists any more.
+
+Doubt belongs to a step: the next one begins only when the PSP has told that the one before is done.
 """
 
 from __future__ import annotations
@@ -12,27 +14,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from processor.psp.interface import PspRequest, Resolution
-from tollgate.status import PENDING, PROCESSING, REQUIRES_ACTION
+from processor.psp.interface import OperationKind, PspPlan, PspRequest, PspTerms, Resolution
+from tollgate.status import (
+    AUTHORIZED,
+    NAME,
+    PARTIALLY_REFUNDED,
+    PENDING,
+    PROCESSING,
+    REQUIRES_ACTION,
+    SUCCEEDED,
+    StatusValue,
+)
 from tollgate.v1.payment_pb2 import Payment
 
 # How long before the end of a PSP's key retention the last replay may go out, counted from the first send. It
 # is also how far the clocks of two processors may differ: a first send may seem to be still to come.
 RETENTION_MARGIN_S: Final = 3600.0
-CHARGE_STEP: Final = "charge"
+ACTION_WINDOW_S: Final = 3600.0  # how long a payer has, from the first send
+_POSTPONED_S: Final = 10.0
+_WAIT_MIN_S: Final = 0.25
+_WAIT_MAX_S: Final = 60.0
 
-_EXECUTABLE: Final = frozenset({PENDING, PROCESSING, REQUIRES_ACTION})
+_EXECUTABLE: Final = frozenset({PENDING, PROCESSING})
+# Where an operation may first be sent, and where it waits for the payment's own execution to end.
+_FIRST_SENT_FROM: Final[dict[OperationKind, frozenset[StatusValue]]] = {
+    OperationKind.CAPTURE: frozenset({AUTHORIZED}),
+    OperationKind.CANCEL: frozenset({REQUIRES_ACTION, AUTHORIZED}),
+    OperationKind.REFUND: frozenset({SUCCEEDED, PARTIALLY_REFUNDED}),
+}
 
 
 class CallKind(enum.StrEnum):
     SEND = "send"
     LOOK_UP = "look_up"
+    ASK = "ask"
 
 
 class Answer(enum.StrEnum):
     """What a call came to, as it is stored."""
 
-    APPROVED = "approved"
+    APPROVED = "approved"  # Done as well
+    ADVANCED = "advanced"
     DECLINED = "declined"
     ACTION_REQUIRED = "action_required"
     RETRYABLE = "retryable"
@@ -48,12 +70,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRequest:
-    """The bytes of a step as they were stored before they were first sent."""
+class TakenStep:
+    """The bytes of a step as they were stored before they were first sent, and every call about them.
+    `reference` is what the PSP last named in an answer to it.
+    """
 
-    step: str
+    name: str
     request: PspRequest
     first_sent_at_us: int
+    calls: tuple[Call, ...] = ()
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +90,10 @@ class Claim:
     operation_id: str
     fencing_token: int
     lease_ends: float
-    request: StoredRequest | None = None
-    calls: tuple[Call, ...] = ()
+    kind: OperationKind
+    amount: int
+    created_at_us: int
+    steps: tuple[TakenStep, ...] = ()  # in order
     risk_score: int | None = None
 
     @property
@@ -74,30 +102,31 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class PspTerms:
-    """What a PSP's adapter declares about an Unknown."""
-
-    resolution: Resolution
-    key_retention_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Execute:
-    """Nothing was stored or sent yet: assess, build, store, send."""
+    """Nothing of `step` was stored or sent yet: build, store, send. A payment's first one is assessed."""
+
+    step: str
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
     """The stored bytes, as they are."""
 
-    stored: StoredRequest
+    taken: TakenStep
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
     """Ask the PSP what came of the stored bytes."""
 
-    stored: StoredRequest
+    taken: TakenStep
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the PSP how the payment stands; kept beside the calls of `taken`."""
+
+    taken: TakenStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +135,18 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """The payment moved to where this can't be done. Nothing was sent: it fails."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Postpone:
     """Nothing can be done now; come again."""
 
     reason: str
+    after_s: float = _POSTPONED_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +156,14 @@ class Park:
     reason: str
 
 
-Step = Execute | Send | LookUp | Expire | Postpone | Park
+Step = Execute | Send | LookUp | Ask | Expire | Refuse | Postpone | Park
 
 
 def in_doubt(calls: Sequence[Call]) -> bool:
-    """Whether an effect may stand that nobody has told us of.
+    """Whether an effect of a step may stand that nobody has told us of.
 
-    While the operation is open only a refusal without effect (Retryable) makes a send certain: any other
-    answer would have ended it, unless it came too late to decide. A look-up that says "not there" (Retryable)
+    While the step is open only a refusal without effect (Retryable) makes a send certain: any other answer
+    would have ended it, unless it came too late to decide. A look-up that says "not there" (Retryable)
     settles every send before it, because look-ups are strongly consistent; an approval it does not undo.
     """
     doubt = False
@@ -135,34 +172,84 @@ def in_doubt(calls: Sequence[Call]) -> bool:
             return True
         if call.kind is CallKind.SEND:
             doubt = doubt or call.answer is not Answer.RETRYABLE
-        elif call.answer is Answer.RETRYABLE:
+        elif call.kind is CallKind.LOOK_UP and call.answer is Answer.RETRYABLE:
             doubt = False
     return doubt
 
 
-def next_step(claim: Claim, terms: PspTerms | None, now_us: int) -> Step:
-    """What to do with a claimed operation. `terms` is None when no adapter of that name is set up."""
-    if claim.payment.status not in _EXECUTABLE:
-        return Park("the payment moved on without this operation")
-    if claim.request is None:
-        if now_us >= claim.payment.expires_at_us:
+def next_step(claim: Claim, plan: PspPlan | None, now_us: int) -> Step:
+    """What to do with a claimed operation. `plan` is None when no adapter of that name is set up."""
+    taken = claim.steps[-1] if claim.steps else None
+    if claim.kind is OperationKind.PAYMENT:
+        if claim.payment.status not in _EXECUTABLE:
+            return _after_execution(claim, plan, now_us)
+        if taken is None and now_us >= claim.payment.expires_at_us:
             return Expire()
-        return Execute() if terms else Postpone("no adapter is set up for this PSP")
-    if terms is None:
+    elif taken is None and claim.payment.status not in _FIRST_SENT_FROM[claim.kind]:
+        return _not_now(claim, now_us)
+    if plan is None:
         return Postpone("no adapter is set up for this PSP")
-    if not in_doubt(claim.calls):
-        return Send(claim.request)
-    return _resolve(claim.request, terms, now_us)
+    steps = plan.steps[claim.kind]
+    if taken is None:
+        return Execute(steps[0])
+    if taken.calls and taken.calls[-1].answer is Answer.ADVANCED:
+        return _following(steps, taken.name)
+    return _again(taken, plan, now_us)
 
 
-def _resolve(stored: StoredRequest, terms: PspTerms, now_us: int) -> Step:
+def action_deadline_us(taken: TakenStep) -> int:
+    """When a payment stops waiting for its payer."""
+    return taken.first_sent_at_us + round(ACTION_WINDOW_S * 1e6)
+
+
+def _not_now(claim: Claim, now_us: int) -> Step:
+    """A cancel waits for the payment's execution, the longer the more rarely looked at."""
+    if claim.kind is OperationKind.CANCEL and claim.payment.status in _EXECUTABLE:
+        waited_s = (now_us - claim.created_at_us) / 1e6
+        wait_s = min(max(waited_s / 2, _WAIT_MIN_S), _WAIT_MAX_S)
+        return Postpone("it waits for the payment's own execution", wait_s)
+    return Refuse(f"The payment is {NAME[claim.payment.status]} now: no {claim.kind} is possible.")
+
+
+def _after_execution(claim: Claim, plan: PspPlan | None, now_us: int) -> Step:
+    """The payment's own operation was due while the payment waits: for its payer, or for its capture."""
+    status = claim.payment.status
+    if status not in (REQUIRES_ACTION, AUTHORIZED) or not claim.steps:
+        return Park("the payment moved on without this operation")
+    if plan is None:
+        return Postpone("no adapter is set up for this PSP")
+    taken = claim.steps[-1]
+    last = taken.calls[-1] if taken.calls else None
+    if taken.name == plan.cancel:
+        abandoned = last is not None and (last.kind is CallKind.ASK or last.answer is Answer.DECLINED)
+        return Ask(taken) if abandoned else _again(taken, plan, now_us)
+    is_late = now_us >= action_deadline_us(taken)
+    if status == REQUIRES_ACTION and is_late and last == Call(CallKind.ASK, Answer.ACTION_REQUIRED):
+        return Execute(plan.cancel)
+    return Ask(taken)
+
+
+def _following(steps: Sequence[str], done: str) -> Step:
+    position = steps.index(done) + 1 if done in steps else len(steps)
+    if position == len(steps):
+        return Park(f"the PSP's adapter names no step after {done}")
+    return Execute(steps[position])
+
+
+def _again(taken: TakenStep, plan: PspPlan, now_us: int) -> Step:
+    if taken.name not in plan.terms:
+        return Park(f"the PSP's adapter knows no step {taken.name}")
+    return _resolve(taken, plan.terms[taken.name], now_us) if in_doubt(taken.calls) else Send(taken)
+
+
+def _resolve(taken: TakenStep, terms: PspTerms, now_us: int) -> Step:
     match terms.resolution:
         case Resolution.LOOKUP:
-            return LookUp(stored)
+            return LookUp(taken)
         case Resolution.REPLAY:
-            age_s = (now_us - stored.first_sent_at_us) / 1e6
+            age_s = (now_us - taken.first_sent_at_us) / 1e6
             if -RETENTION_MARGIN_S <= age_s < terms.key_retention_s - RETENTION_MARGIN_S:
-                return Send(stored)
+                return Send(taken)
             return Park("in doubt, and too old for the PSP to know the key for certain")
         case Resolution.WEBHOOK:
             return Park("in doubt, and this PSP tells only by webhook")

@@ -1,10 +1,10 @@
-"""What a PSP's answer makes of a payment and its operation. Pure: the row, the calls so far, the answer,
-the time.
+"""What a PSP's answer makes of a payment's own execution. Pure: the row, the calls, the answer, the time.
 
 `decide_outcome` runs on the payment's row as it is at the commit, locked. It returns the payment's next
 version whole, or None when the payment stays as it is. It never leaves the status table, never believes an
 approval of another amount, and calls a payment failed for want of an answer only when no call can have had
-an effect.
+an effect. `decide_asked` is the same for a payment that waits, for its payer or for its capture, and of
+which the PSP was asked.
 """
 
 from __future__ import annotations
@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor.operation import Answer, Call, CallKind, in_doubt
-from processor.psp.interface import ActionRequired, Approved, Declined, Outcome, Retryable, Unknown
+from processor.psp.interface import (
+    ActionRequired,
+    Advanced,
+    Approved,
+    Declined,
+    Done,
+    Outcome,
+    Retryable,
+    Unknown,
+)
 from tollgate.status import (
     AUTHORIZED,
+    CANCELED,
     FAILED,
     NAME,
     PENDING,
@@ -26,15 +36,22 @@ from tollgate.status import (
     StatusValue,
     is_legal,
 )
-from tollgate.v1.payment_pb2 import Capture, Failure, NextAction, Payment
+from tollgate.v1.payment_pb2 import Capture, Failure, NextAction, OperationStatus, Payment
 
 ANSWER_OF: Final[dict[type, Answer]] = {
     Approved: Answer.APPROVED,
+    Done: Answer.APPROVED,
+    Advanced: Answer.ADVANCED,
     Declined: Answer.DECLINED,
     ActionRequired: Answer.ACTION_REQUIRED,
     Retryable: Answer.RETRYABLE,
     Unknown: Answer.UNKNOWN,
 }
+
+
+PSP_UNAVAILABLE: Final = "The PSP could not be reached in time."
+ASKED_AGAIN_S: Final = 3600.0  # an authorization that outlives its window
+_NOTHING_HEARD: Final = (None, Answer.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +66,28 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Timers:
+    """Until when a payment waits for its payer, and how long an authorization stands."""
+
+    action_deadline_us: int
+    authorization_window_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is written, in one transaction.
 
     `settled` ends the operation: True succeeded, False failed. Otherwise it stays pending: claimable again
-    after `claim_after_s`, or not by itself when that is None (parked, or awaiting the payer).
+    after `claim_after_s`, or not by itself when that is None (parked). `settles_payment` ends the payment's
+    own operation too, which sleeps while the payment waits. `event` names the version, if not after the
+    payment's status.
     """
 
     payment: Payment | None = None
     settled: bool | None = None
     failure: tuple[str, str] = ("", "")
+    settles_payment: bool | None = None
+    event: str | None = None
     claim_after_s: float | None = None
     parked_reason: str | None = None
     anomaly: str | None = None
@@ -71,19 +100,67 @@ def decide_outcome(
     now_us: int,
     policy: RetryPolicy,
     jitter: float,
+    timers: Timers,
 ) -> Decision:
-    """`calls` are all of the operation, the answered one last; `jitter` is random in [0, 1)."""
+    """`calls` are all of the step, the answered one last; `jitter` is random in [0, 1)."""
     match outcome:
         case Approved():
-            return _approved(payment, outcome, now_us)
+            return _approved(payment, outcome, now_us, timers)
+        case Advanced():
+            return Decision(claim_after_s=0.0)
         case Declined():
             return _fail(payment, outcome.code, outcome.message, now_us, outcome.reference)
         case ActionRequired():
-            return _action_required(payment, outcome, now_us)
+            return _action_required(payment, outcome, now_us, timers)
         case Retryable():
-            return _retryable(payment, calls, outcome, now_us, policy, jitter)
+            delay_s = retry_delay_s(calls, outcome, policy, jitter)
+            if delay_s is None:
+                return _fail(payment, "psp_unavailable", PSP_UNAVAILABLE, now_us)
+            return Decision(claim_after_s=delay_s)
         case Unknown():
-            return Decision(claim_after_s=_resolve_delay(calls, policy, jitter))
+            return Decision(claim_after_s=resolve_delay_s(calls, policy, jitter))
+        case Done():
+            return anomalous("an_execution_was_answered_as_an_operation")
+
+
+def decide_asked(
+    payment: Payment,
+    calls: Sequence[Call],
+    outcome: Outcome,
+    now_us: int,
+    policy: RetryPolicy,
+    jitter: float,
+    timers: Timers,
+    *,
+    abandoned: bool = False,
+) -> Decision:
+    """`outcome` is how the payment stands at the PSP. `abandoned`: the PSP refused to end it before."""
+    if payment.status == AUTHORIZED:
+        return _asked_of_authorization(payment, calls, outcome, now_us, policy, jitter)
+    match outcome:
+        case Approved():
+            return _approved(payment, outcome, now_us, timers)
+        case Declined():
+            return _fail(payment, outcome.code, outcome.message, now_us, outcome.reference)
+        case ActionRequired() if abandoned:
+            return Decision(parked_reason="the PSP neither executes nor ends the payment")
+        case ActionRequired():
+            return Decision(claim_after_s=_until(timers.action_deadline_us, now_us))
+        case _:
+            return Decision(claim_after_s=resolve_delay_s(calls, policy, jitter))
+
+
+def decide_abandoned(
+    payment: Payment, calls: Sequence[Call], outcome: Outcome, now_us: int, policy: RetryPolicy, jitter: float
+) -> Decision:
+    """The PSP was told to end a payment whose payer didn't come. If it refuses, it is asked why."""
+    match outcome:
+        case Done():
+            return _fail(payment, "action_expired", "The payer did not complete the payment in time.", now_us)
+        case Declined():
+            return Decision(claim_after_s=0.0)
+        case _:
+            return Decision(claim_after_s=resolve_delay_s(calls, policy, jitter))
 
 
 def decide_expired(payment: Payment, now_us: int) -> Decision:
@@ -111,24 +188,73 @@ def begin(payment: Payment, now_us: int) -> Payment | None:
     return next_version(payment, PROCESSING, now_us) if payment.status == PENDING else None
 
 
-def _approved(payment: Payment, approved: Approved, now_us: int) -> Decision:
+def retry_delay_s(
+    calls: Sequence[Call], retryable: Retryable, policy: RetryPolicy, jitter: float
+) -> float | None:
+    """None: the sends are used up, and none of them can have had an effect."""
+    wished_s = min(retryable.retry_after_s or 0.0, policy.retry_after_max_s)
+    if in_doubt(calls):  # this call had no effect; an earlier one may have
+        return max(resolve_delay_s(calls, policy, jitter), wished_s)
+    if _sends(calls) >= policy.sends_max:
+        return None
+    return max(_backoff_s(policy.retry_first_s, _sends(calls), policy, jitter), wished_s)
+
+
+def resolve_delay_s(calls: Sequence[Call], policy: RetryPolicy, jitter: float) -> float:
+    """When an Unknown is asked about again."""
+    unheard = sum(1 for call in calls if call.answer in _NOTHING_HEARD)
+    return _backoff_s(policy.resolve_first_s, unheard, policy, jitter)
+
+
+def anomalous(kind: str) -> Decision:
+    """The PSP's word contradicts what is known: a person decides."""
+    return Decision(parked_reason=f"anomaly: {kind}", anomaly=kind)
+
+
+def _approved(payment: Payment, approved: Approved, now_us: int, timers: Timers) -> Decision:
     automatic = payment.capture == Capture.CAPTURE_AUTOMATIC
     if (approved.amount, approved.currency) != (payment.amount, payment.currency):
-        return _anomaly("approved_amount_differs")
+        return anomalous("approved_amount_differs")
     if approved.captured != automatic:
-        return _anomaly("approved_capture_differs")
+        return anomalous("approved_capture_differs")
     target = SUCCEEDED if automatic else AUTHORIZED
     if not is_legal(payment.status, target):
-        return _anomaly(f"approved_while_{NAME[payment.status]}")
+        return anomalous(f"approved_while_{NAME[payment.status]}")
     following = next_version(payment, target, now_us)
     following.psp_reference = approved.reference
     following.captured_amount = payment.amount if automatic else 0
     following.ClearField("next_action")
-    return Decision(payment=following, settled=True)
+    if automatic:
+        return Decision(payment=following, settled=True)
+    return Decision(payment=following, claim_after_s=timers.authorization_window_s)
 
 
-def _anomaly(kind: str) -> Decision:
-    return Decision(parked_reason=f"anomaly: {kind}", anomaly=kind)
+def _asked_of_authorization(
+    payment: Payment,
+    calls: Sequence[Call],
+    outcome: Outcome,
+    now_us: int,
+    policy: RetryPolicy,
+    jitter: float,
+) -> Decision:
+    """Its window is over: only the PSP knows whether it still stands."""
+    match outcome:
+        case Declined():
+            following = next_version(payment, CANCELED, now_us)
+            failure = ("authorization_expired", "The authorization ended at the PSP before it was captured.")
+            following.failure.CopyFrom(Failure(code=failure[0], message=failure[1]))
+            return Decision(payment=following, settled=False, failure=failure)
+        case Approved() if not outcome.captured or _has_open_operation(payment):
+            return Decision(claim_after_s=ASKED_AGAIN_S)
+        case Approved():
+            return anomalous("captured_by_somebody_else")
+        case _:
+            return Decision(claim_after_s=resolve_delay_s(calls, policy, jitter))
+
+
+def _has_open_operation(payment: Payment) -> bool:
+    pending = OperationStatus.OPERATION_STATUS_PENDING
+    return any(operation.status == pending for operation in payment.operations)
 
 
 def _fail(
@@ -147,35 +273,18 @@ def _fail(
     return Decision(payment=following, settled=False, failure=failure)
 
 
-def _action_required(payment: Payment, action: ActionRequired, now_us: int) -> Decision:
+def _action_required(payment: Payment, action: ActionRequired, now_us: int, timers: Timers) -> Decision:
+    wait_s = _until(timers.action_deadline_us, now_us)
     if not is_legal(payment.status, REQUIRES_ACTION):
-        return Decision()  # known already: the payer has the address
+        return Decision(claim_after_s=wait_s)  # known already: the payer has the address
     following = next_version(payment, REQUIRES_ACTION, now_us)
     following.psp_reference = action.reference
     following.next_action.CopyFrom(NextAction(type="redirect", url=action.url))
-    return Decision(payment=following)
+    return Decision(payment=following, claim_after_s=wait_s)
 
 
-def _retryable(
-    payment: Payment,
-    calls: Sequence[Call],
-    retryable: Retryable,
-    now_us: int,
-    policy: RetryPolicy,
-    jitter: float,
-) -> Decision:
-    wished_s = min(retryable.retry_after_s or 0.0, policy.retry_after_max_s)
-    if in_doubt(calls):  # this call had no effect; an earlier one may have
-        return Decision(claim_after_s=max(_resolve_delay(calls, policy, jitter), wished_s))
-    if _sends(calls) >= policy.sends_max:
-        return _fail(payment, "psp_unavailable", "The PSP could not be reached in time.", now_us)
-    delay_s = _backoff_s(policy.retry_first_s, _sends(calls), policy, jitter)
-    return Decision(claim_after_s=max(delay_s, wished_s))
-
-
-def _resolve_delay(calls: Sequence[Call], policy: RetryPolicy, jitter: float) -> float:
-    unheard = sum(1 for call in calls if call.answer in (None, Answer.UNKNOWN))
-    return _backoff_s(policy.resolve_first_s, unheard, policy, jitter)
+def _until(at_us: int, now_us: int) -> float:
+    return max(0.0, (at_us - now_us) / 1e6)
 
 
 def _backoff_s(first_s: float, count: int, policy: RetryPolicy, jitter: float) -> float:

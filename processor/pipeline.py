@@ -20,9 +20,9 @@ import structlog
 
 from processor import metrics
 from processor.commit import Committer
+from processor.judgement import Judge
 from processor.operation import (
-    CHARGE_STEP,
-    Call,
+    Ask,
     CallKind,
     Claim,
     Execute,
@@ -30,29 +30,24 @@ from processor.operation import (
     LookUp,
     Park,
     Postpone,
-    PspTerms,
+    Refuse,
     Send,
+    TakenStep,
     next_step,
 )
-from processor.outcome import (
-    ANSWER_OF,
-    Decision,
-    RetryPolicy,
-    decide_expired,
-    decide_outcome,
-    decide_risk_declined,
-)
+from processor.outcome import ANSWER_OF, Decision, decide_expired, decide_risk_declined
 from processor.patience import Health, persist
-from processor.psp.interface import Outcome, PspAdapter
+from processor.psp.interface import OperationKind, Order, Outcome, PspAdapter
 from processor.risk import Assessment, RiskAssessor
+from processor.storage.attempts import Assessed, NewAttempt, store_attempts
 from processor.storage.database import Pool
-from processor.storage.operations import Answered, Assessed, Conclusion, NewAttempt, store_attempts
+from processor.storage.operations import Answered, Conclusion
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import psp_idempotency_key
 from tollgate.v1.payment_pb2 import Payment
 
-POSTPONED_S: Final = 10.0
+_ASSESSED_AGAIN_S: Final = 10.0
 
 _log = structlog.get_logger()
 
@@ -74,21 +69,19 @@ class Pipeline:
         committer: Committer,
         adapters: Mapping[str, PspAdapter],
         assessor: RiskAssessor,
-        policy: RetryPolicy,
+        judge: Judge,
         timing: Timing,
         clock: Clock,
         health: Health,
-        random: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._committer = committer
         self._adapters = adapters
         self._assessor = assessor
-        self._policy = policy
+        self._judge = judge
         self._timing = timing
         self._clock = clock
         self._health = health
-        self._random = random
 
     async def run(self, claims: Sequence[Claim], on_finished: Callable[[], None]) -> None:
         """Takes every claim as far as it goes now; `on_finished` is called once for each."""
@@ -103,21 +96,27 @@ class Pipeline:
     async def _plan(self, claims: Sequence[Claim]) -> tuple[list[NewAttempt], list[Conclusion]]:
         attempts: list[NewAttempt] = []
         conclusions: list[Conclusion] = []
-        fresh: list[Claim] = []
+        fresh: list[tuple[Claim, str]] = []
         for claim in claims:
-            match next_step(claim, self._terms(claim), self._clock.now_us()):
-                case Execute():
-                    fresh.append(claim)
-                case Send(stored):
-                    attempts.append(_again(claim, stored.step, CallKind.SEND))
-                case LookUp(stored):
-                    attempts.append(_again(claim, stored.step, CallKind.LOOK_UP))
+            adapter = self._adapters.get(claim.payment.psp)
+            match next_step(claim, adapter.plan if adapter else None, self._clock.now_us()):
+                case Execute(step) if claim.kind is OperationKind.PAYMENT and not claim.steps:
+                    fresh.append((claim, step))
+                case Execute(step):
+                    attempts.append(self._first(claim, step))
+                case Send(taken):
+                    attempts.append(_again(claim, taken, CallKind.SEND))
+                case LookUp(taken):
+                    attempts.append(_again(claim, taken, CallKind.LOOK_UP))
+                case Ask(taken):
+                    attempts.append(_again(claim, taken, CallKind.ASK))
                 case Expire():
-                    conclusions.append(
-                        Conclusion(claim, partial(decide_expired, now_us=self._clock.now_us()))
-                    )
-                case Postpone(reason):
-                    conclusions.append(_postponed(claim, reason))
+                    decide = partial(decide_expired, now_us=self._clock.now_us())
+                    conclusions.append(Conclusion(claim, decide))
+                case Refuse(message):
+                    conclusions.append(self._judge.refused(claim, message))
+                case Postpone(reason, after_s):
+                    conclusions.append(_postponed(claim, reason, after_s))
                 case Park(reason):
                     conclusions.append(Conclusion(claim, partial(_decided, Decision(parked_reason=reason))))
         if fresh:
@@ -125,34 +124,39 @@ class Pipeline:
         return attempts, conclusions
 
     async def _assess(
-        self, fresh: Sequence[Claim], attempts: list[NewAttempt], conclusions: list[Conclusion]
+        self,
+        fresh: Sequence[tuple[Claim, str]],
+        attempts: list[NewAttempt],
+        conclusions: list[Conclusion],
     ) -> None:
         """An assessor that is down postpones the payment; nothing was sent."""
         verdicts = await asyncio.gather(
-            *(self._assessor.assess(claim.payment) for claim in fresh), return_exceptions=True
+            *(self._assessor.assess(claim.payment) for claim, _step in fresh), return_exceptions=True
         )
-        for claim, verdict in zip(fresh, verdicts, strict=True):
+        for (claim, step), verdict in zip(fresh, verdicts, strict=True):
             if isinstance(verdict, OperationalError):
-                conclusions.append(_postponed(claim, verdict.message))
+                conclusions.append(_postponed(claim, verdict.message, _ASSESSED_AGAIN_S))
             elif isinstance(verdict, BaseException):
                 raise verdict
             elif verdict.declined:
                 conclusions.append(self._declined_by_risk(claim, verdict))
             else:
-                attempts.append(self._first(claim, verdict))
+                scored = replace(claim, risk_score=verdict.score)
+                attempts.append(self._first(scored, step, _stored_form(verdict)))
 
     def _declined_by_risk(self, claim: Claim, verdict: Assessment) -> Conclusion:
         decide = partial(decide_risk_declined, score=verdict.score, now_us=self._clock.now_us())
         return Conclusion(claim, decide, assessed=_stored_form(verdict))
 
-    def _first(self, claim: Claim, verdict: Assessment) -> NewAttempt:
+    def _first(self, claim: Claim, step: str, assessed: Assessed | None = None) -> NewAttempt:
+        """A step's request, built once: it is stored before it goes out, and never built again."""
         adapter = self._adapters[claim.payment.psp]
-        key = psp_idempotency_key(*claim.key, CHARGE_STEP)
-        request = adapter.build_charge(claim.payment, key)
-        scored = replace(claim, risk_score=verdict.score)
-        return NewAttempt(
-            scored, CHARGE_STEP, adapter.name, request, CallKind.SEND, 1, assessed=_stored_form(verdict)
-        )
+        reference = (claim.steps[-1].reference if claim.steps else "") or claim.payment.psp_reference
+        kind = OperationKind.CANCEL if claim.steps and step == adapter.plan.cancel else claim.kind
+        order = Order(kind, claim.payment, claim.operation_id, claim.amount, reference)
+        request = adapter.build(order, step, psp_idempotency_key(*claim.key, step))
+        position = len(claim.steps) + 1
+        return NewAttempt(claim, step, adapter.name, request, CallKind.SEND, 1, position, assessed)
 
     async def _store(self, attempts: Sequence[NewAttempt]) -> list[NewAttempt]:
         """Those that may go out now, under a renewed lease. A refused content stops no other."""
@@ -188,47 +192,46 @@ class Pipeline:
             return  # it might still be under way when another worker takes over
         adapter = self._adapters[claim.payment.psp]
         begun = self._clock.monotonic()
-        if attempt.kind is CallKind.SEND:
-            outcome = await adapter.send(attempt.request, claim.payment.traceparent)
-        else:
-            outcome = await adapter.look_up(attempt.request, claim.payment.psp_reference)
+        outcome = await self._outcome_of(adapter, attempt)
         answer = ANSWER_OF[type(outcome)]
         metrics.PSP_CALL.labels(adapter.name, answer.value).observe(self._clock.monotonic() - begun)
         await self._committer.commit(self._concluded(attempt, outcome))
 
+    async def _outcome_of(self, adapter: PspAdapter, attempt: NewAttempt) -> Outcome:
+        payment = attempt.claim.payment
+        match attempt.kind:
+            case CallKind.SEND:
+                return await adapter.send(attempt.request, payment.traceparent)
+            case CallKind.LOOK_UP:
+                reference = attempt.claim.steps[-1].reference or payment.psp_reference
+                return await adapter.look_up(attempt.request, reference)
+            case CallKind.ASK:
+                return await adapter.ask(payment)
+
     def _concluded(self, attempt: NewAttempt, outcome: Outcome) -> Conclusion:
-        now_us = self._clock.now_us()
-        answer = ANSWER_OF[type(outcome)]
-        calls = (*attempt.claim.calls, Call(attempt.kind, answer))
-        jitter = self._random()
-
-        def decide(payment: Payment) -> Decision:
-            if attempt.claim.risk_score is not None:
-                payment.risk_score = attempt.claim.risk_score
-            return decide_outcome(payment, calls, outcome, now_us, self._policy, jitter)
-
-        answered = Answered(attempt.step, attempt.number, now_us, answer, _evidence(outcome))
-        return Conclusion(attempt.claim, decide, answered)
-
-    def _terms(self, claim: Claim) -> PspTerms | None:
-        adapter = self._adapters.get(claim.payment.psp)
-        return PspTerms(adapter.resolution, adapter.key_retention_s) if adapter else None
+        answered = Answered(
+            attempt.step,
+            attempt.number,
+            self._clock.now_us(),
+            ANSWER_OF[type(outcome)],
+            _evidence(outcome),
+            getattr(outcome, "reference", ""),
+        )
+        return self._judge.answered(attempt, outcome, answered)
 
 
-def _again(claim: Claim, step: str, kind: CallKind) -> NewAttempt:
+def _again(claim: Claim, taken: TakenStep, kind: CallKind) -> NewAttempt:
     """Another call about the stored bytes, which are never built a second time."""
-    if claim.request is None:
-        raise ValueError("only what was stored can be sent again")
-    return NewAttempt(claim, step, claim.payment.psp, claim.request.request, kind, len(claim.calls) + 1)
+    return NewAttempt(claim, taken.name, claim.payment.psp, taken.request, kind, len(taken.calls) + 1)
 
 
 def _decided(decision: Decision, _payment: Payment) -> Decision:
     return decision
 
 
-def _postponed(claim: Claim, reason: str) -> Conclusion:
-    _log.warning("operation_postponed", detail=reason, merchant=claim.key[0], checkout_id=claim.key[1])
-    return Conclusion(claim, partial(_decided, Decision(claim_after_s=POSTPONED_S)))
+def _postponed(claim: Claim, reason: str, after_s: float) -> Conclusion:
+    _log.info("operation_postponed", detail=reason, merchant=claim.key[0], checkout_id=claim.key[1])
+    return Conclusion(claim, partial(_decided, Decision(claim_after_s=after_s)))
 
 
 def _refused(attempt: NewAttempt, error: RejectedInput) -> None:

@@ -1,21 +1,46 @@
-"""What every PSP adapter is: builds an exact request, sends it, and says what came of it.
+"""What every PSP adapter is: builds exact requests, sends them, and says what came of each.
 
 The contract, held by tests/contract for every adapter:
 
-1. `build` is pure. Its bytes and key are stored before the first send, and every later send is those bytes.
+1. An operation is one or more steps, named by the plan. `build` is pure; its bytes and key are stored before
+   the first send, and every later send is those bytes.
 2. `send` never raises for what a PSP or a network can do; it returns an outcome. It never retries by itself.
 3. Only a connection that could not be made, or an answer that the PSP documents as without effect, is
    Retryable. Time-out, reset after connect, an unreadable answer and 5xx are Unknown.
-4. An Unknown is resolved as the adapter declares, and only inside the PSP's own key retention.
+4. An Unknown is resolved as the plan's terms say for the step, and only inside the PSP's own key retention.
+5. A look-up that reads nothing is Unknown. Retryable it is only when the PSP's word is that nothing stands.
+6. Every step but the last comes to Advanced when it is done. The last one of a payment comes to Approved, of
+   every other operation to Done.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from tollgate.v1.payment_pb2 import Payment
+
+
+class OperationKind(enum.StrEnum):
+    PAYMENT = "payment"  # a charge, or an authorization when capture is manual
+    CAPTURE = "capture"
+    CANCEL = "cancel"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a PSP. `reference` is its own name for what the last step made: at first the payment's
+    `psp_reference`, which is empty before its execution.
+    """
+
+    kind: OperationKind
+    payment: Payment
+    operation_id: str
+    amount: int
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,22 @@ class Approved:
     amount: int
     currency: str
     captured: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """The capture, cancel or refund stands. `amount` is what the PSP says it moved, in minor units."""
+
+    reference: str
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """The step is done and no money moved; the next one is built from `reference`."""
+
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +112,7 @@ class Unknown:
     reference: str = ""
 
 
-Outcome = Approved | Declined | ActionRequired | Retryable | Unknown
+Outcome = Approved | Done | Advanced | Declined | ActionRequired | Retryable | Unknown
 
 
 class Resolution(enum.Enum):
@@ -82,15 +123,40 @@ class Resolution(enum.Enum):
     WEBHOOK = "webhook"  # only the PSP can tell
 
 
+@dataclass(frozen=True, slots=True)
+class PspTerms:
+    """What holds for an Unknown."""
+
+    resolution: Resolution
+    key_retention_s: float
+
+
+@dataclass(frozen=True)
+class PspPlan:
+    """What an adapter declares. A step's name is for ever, as its key hangs on it, and belongs to one kind.
+    A cancel is one step: it also ends what waits for its payer.
+    """
+
+    steps: Mapping[OperationKind, tuple[str, ...]]  # of every kind, in order, at least one
+    terms: Mapping[str, PspTerms]  # by step
+    authorization_window_s: float  # how long an authorization can be captured
+
+    @property
+    def cancel(self) -> str:
+        (step,) = self.steps[OperationKind.CANCEL]
+        return step
+
+
 class PspAdapter(Protocol):
     """One PSP. Stateless but for its connections."""
 
     name: str
-    resolution: Resolution
-    key_retention_s: float
 
-    def build_charge(self, payment: Payment, idempotency_key: str) -> PspRequest:
-        """The request that executes `payment` (charge, or authorization when capture is manual)."""
+    @property
+    def plan(self) -> PspPlan: ...
+
+    def build(self, order: Order, step: str, idempotency_key: str) -> PspRequest:
+        """The request that does `step` of `order`."""
         ...
 
     async def send(self, request: PspRequest, traceparent: str) -> Outcome:
@@ -99,6 +165,12 @@ class PspAdapter(Protocol):
 
     async def look_up(self, request: PspRequest, reference: str) -> Outcome:
         """For Resolution.LOOKUP: reads what came of `request`. Others return Unknown."""
+        ...
+
+    async def ask(self, payment: Payment) -> Outcome:
+        """How the payment itself stands at the PSP now, after its execution was answered: Approved,
+        ActionRequired while its payer has not come, Declined when nothing stands (any more), else Unknown.
+        """
         ...
 
     async def close(self) -> None: ...

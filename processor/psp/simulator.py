@@ -1,8 +1,9 @@
 """The PSP simulator's adapter: what is sent, and what each answer of it comes to.
 
 An Unknown is resolved by sending the stored bytes again under the same key: the simulator keeps its answers
-for ever, and the adapter claims a day of it, as most PSPs do. What it documents as without effect:
-402 and 400 (final), 429 and 503 `unavailable_no_effect` (come again). Every other 5xx may have had one.
+for ever, and the adapter claims a day of it, as most PSPs do. What it documents as without effect: 402 and
+400 (final), of an operation 409 and 422 as well, and 429 and 503 `unavailable_no_effect` (come again). Every
+other 5xx may have had one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ from processor.psp.interface import (
     ActionRequired,
     Approved,
     Declined,
+    Done,
+    OperationKind,
+    Order,
     Outcome,
+    PspPlan,
     PspRequest,
+    PspTerms,
     Resolution,
     Retryable,
     Unknown,
@@ -28,6 +34,24 @@ from tollgate.v1.payment_pb2 import Capture, Payment
 ANSWER_BYTES_MAX: Final = 65_536
 TEXT_MAX: Final = 500  # of what a refusal says, as it is kept
 NO_EFFECT_CODE: Final = "unavailable_no_effect"
+CHARGE: Final = "charge"
+CAPTURE: Final = "capture"
+CANCEL: Final = "cancel"
+REFUND: Final = "refund"
+_REPLAY: Final = PspTerms(Resolution.REPLAY, key_retention_s=24 * 60 * 60.0)
+PLAN: Final = PspPlan(
+    steps={
+        OperationKind.PAYMENT: (CHARGE,),
+        OperationKind.CAPTURE: (CAPTURE,),
+        OperationKind.CANCEL: (CANCEL,),
+        OperationKind.REFUND: (REFUND,),
+    },
+    terms=dict.fromkeys((CHARGE, CAPTURE, CANCEL, REFUND), _REPLAY),
+    authorization_window_s=7 * 24 * 60 * 60.0,
+)
+_CHARGES: Final = "/v1/charges"
+_PATH_OF: Final = {CAPTURE: "capture", CANCEL: "cancel", REFUND: "refunds"}
+_REFUSED_OPERATION: Final = frozenset({"invalid_transition", "amount_too_large"})
 _CONNECT_SHARE: Final = 0.4  # of the time-out; past it nothing was sent
 
 
@@ -35,8 +59,7 @@ class SimulatorPsp:
     """Build it inside a running event loop: it holds a bounded pool of keep-alive connections."""
 
     name = "simulator"
-    resolution = Resolution.REPLAY
-    key_retention_s = 24 * 60 * 60.0
+    plan = PLAN
 
     def __init__(self, url: str, timeout_s: float, connections_max: int = 64) -> None:
         self._url = url.rstrip("/")
@@ -47,17 +70,22 @@ class SimulatorPsp:
             headers={"Content-Type": "application/json", "User-Agent": "tollgate"},
         )
 
-    def build_charge(self, payment: Payment, idempotency_key: str) -> PspRequest:
-        order = {
+    def build(self, order: Order, step: str, idempotency_key: str) -> PspRequest:
+        payment = order.payment
+        if step != CHARGE:
+            part = {} if step == CANCEL else {"amount": order.amount}
+            path = f"{_CHARGES}/{order.reference}/{_PATH_OF[step]}"
+            return PspRequest("POST", path, idempotency_key, orjson.dumps(part))
+        content = {
             "checkout_id": payment.checkout_id,
             "merchant": payment.merchant,
-            "amount": payment.amount,
+            "amount": order.amount,
             "currency": payment.currency,
             "capture": "manual" if payment.capture == Capture.CAPTURE_MANUAL else "automatic",
             "payment_method": payment.payment_method,
             "reference": payment_key(payment.merchant, payment.checkout_id),
         }
-        return PspRequest("POST", "/v1/charges", idempotency_key, orjson.dumps(order))
+        return PspRequest("POST", _CHARGES, idempotency_key, orjson.dumps(content))
 
     async def send(self, request: PspRequest, traceparent: str) -> Outcome:
         """aiohttp sends a POST once and never again by itself, on a stale connection either."""
@@ -79,6 +107,18 @@ class SimulatorPsp:
             return Unknown(f"no whole answer: {type(error).__name__}")
         return interpret(request, response.status, response.headers.get("Retry-After"), answer)
 
+    async def ask(self, payment: Payment) -> Outcome:
+        """Reads the charge itself: the simulator's reads are as consistent as its writes."""
+        url = f"{self._url}{_CHARGES}/{payment.psp_reference}"
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                answer = await _read_bounded(response)
+        except (TimeoutError, aiohttp.ClientError) as error:
+            return Unknown(f"no whole answer: {type(error).__name__}", payment.psp_reference)
+        if response.status != 200:
+            return Unknown(f"the PSP answered {response.status}", payment.psp_reference)
+        return interpret_standing(payment, answer)
+
     async def look_up(self, request: PspRequest, reference: str) -> Outcome:
         return Unknown("the simulator is asked by sending the same bytes again", reference)
 
@@ -93,10 +133,15 @@ def interpret(request: PspRequest, status: int, retry_after: str | None, answer:
     error = error if isinstance(error, dict) else {}
     code = _told(error, "code")
     match status:
-        case 200 | 202:
-            return _interpret_charge(request, document)
+        case 200 | 202 if request.path == _CHARGES:
+            sent = _document(request.body)
+            return _interpret_charge(document, sent["amount"], sent["currency"], sent["reference"])
+        case 200:
+            return _interpret_operation(request, document)
         case 402 | 400 if code:
             return Declined(code, _told(error, "message"), _text(document, "id"))
+        case 409 | 422 if request.path != _CHARGES and code in _REFUSED_OPERATION:
+            return Declined(code, _told(error, "message"))
         case 429:
             return Retryable("the PSP answered 429", _seconds(retry_after))
         case 503 if code == NO_EFFECT_CODE:
@@ -105,20 +150,49 @@ def interpret(request: PspRequest, status: int, retry_after: str | None, answer:
             return Unknown(f"the PSP answered {status} {code}".rstrip())
 
 
-def _interpret_charge(request: PspRequest, charge: dict[str, Any]) -> Outcome:
+def interpret_standing(payment: Payment, answer: bytes) -> Outcome:
+    """How the charge of `payment` stands, as the PSP shows it. Pure."""
+    charge = _document(answer)
+    match charge.get("status"):
+        case "declined":
+            error = charge.get("error")
+            error = error if isinstance(error, dict) else {}
+            return Declined(
+                _told(error, "code") or "declined", _told(error, "message"), payment.psp_reference
+            )
+        case "canceled":
+            return Declined("canceled", "The payment was canceled at the PSP.", payment.psp_reference)
+        case _:
+            key = payment_key(payment.merchant, payment.checkout_id)
+            return _interpret_charge(charge, payment.amount, payment.currency, key)
+
+
+def _interpret_charge(charge: dict[str, Any], amount: int, currency: str, key: str) -> Outcome:
     reference = _text(charge, "id")
-    sent = _document(request.body)
-    if not reference or any(charge.get(name) != sent[name] for name in ("amount", "currency", "reference")):
+    told = tuple(charge.get(name) for name in ("amount", "currency", "reference"))
+    if not reference or told != (amount, currency, key):
         return Unknown("the PSP's answer is not about what was sent", reference)
     match charge.get("status"):
         case "succeeded":
-            return Approved(reference, charge["amount"], charge["currency"], captured=True)
+            return Approved(reference, amount, currency, captured=True)
         case "authorized":
-            return Approved(reference, charge["amount"], charge["currency"], captured=False)
+            return Approved(reference, amount, currency, captured=False)
         case "requires_action" if url := _text(charge, "url"):
             return ActionRequired(reference, url)
         case other:
             return Unknown(f"the PSP's charge is {other}", reference)
+
+
+def _interpret_operation(request: PspRequest, done: dict[str, Any]) -> Outcome:
+    """A capture, a cancel or a refund. A cancel is of the whole, so no amount was sent."""
+    reference, amount = _text(done, "id"), done.get("amount")
+    _, _, charge, path = request.path.removeprefix("/").split("/")
+    about = done.get("charge") == charge and _PATH_OF.get(_text(done, "type")) == path
+    if not (reference and about and done.get("status") == "succeeded" and type(amount) is int):
+        return Unknown("the PSP's answer is not about what was sent", reference)
+    if amount != _document(request.body).get("amount", amount):
+        return Unknown("the PSP's answer is not about the amount that was sent", reference)
+    return Done(reference, amount, _text(done, "currency"))
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

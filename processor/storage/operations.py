@@ -1,11 +1,8 @@
-"""Claims, attempts and conclusions: the three transactions of an operation's life.
+"""Claims and conclusions: an operation's first transaction and its last; `attempts` is the one between.
 
 1. `claim`: takes due operations under a lease and raises their fencing tokens; a payment that was pending
    becomes processing, with its outbox row, in the same transaction.
-2. `store_attempts`: stores what is about to be sent, before it is sent, and renews the lease. What it does
-not
-   return must not be sent: the lease was lost.
-3. `conclude`: locks the rows, lets the pure decision run on them as they are, and writes row, operation,
+2. `conclude`: locks the rows, lets the pure decision run on them as they are, and writes row, operation,
    attempt and outbox together. Under an older token nothing is written but the answer, as late evidence.
 
 A crash between any two leaves a lease that runs out, and an attempt without an answer, which is Unknown.
@@ -19,30 +16,44 @@ from typing import Any, Final
 
 from asyncpg import Record
 
-from processor.operation import Answer, Call, CallKind, Claim, StoredRequest
+from processor.operation import Answer, Call, CallKind, Claim, TakenStep
+from processor.operation_outcome import CANCELED_FAILURE
 from processor.outcome import Decision, begin
-from processor.psp.interface import PspRequest
+from processor.psp.interface import OperationKind, PspRequest
+from processor.storage.attempts import Assessed, store_assessments
 from processor.storage.database import Connection, Pool, columns_of, translated
-from processor.storage.payments import COLUMNS, advance, payment_from
+from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, payment_from
 from tollgate.v1.payment_pb2 import Payment
 
 # now() is the transaction's start and may be compared by index; clock_timestamp() may not.
 _CLAIMABLE: Final = f"""
-SELECT {COLUMNS}, o.id AS operation_id, o.fencing_token, k.score AS assessed_score,
-    r.step, r.idempotency_key, r.method, r.path, r.body, r.first_sent_at,
-    (SELECT array_agg(a.kind || ':' || coalesce(a.outcome, '') ORDER BY a.number) FROM attempts AS a
-     WHERE a.merchant = r.merchant AND a.checkout_id = r.checkout_id AND a.operation_id = r.operation_id
-       AND a.step = r.step) AS calls
+SELECT {ROW_COLUMNS}, o.id AS operation_id, o.type, o.amount AS operation_amount,
+    o.created_at AS operation_created_at, o.fencing_token, k.score AS assessed_score
 FROM operations AS o
 JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
 LEFT JOIN risk.assessments AS k ON k.merchant = o.merchant AND k.checkout_id = o.checkout_id
-LEFT JOIN psp_requests AS r
-    ON r.merchant = o.merchant AND r.checkout_id = o.checkout_id AND r.operation_id = o.id
 WHERE o.claimable_at <= now()
 ORDER BY o.claimable_at
 LIMIT $1
 FOR UPDATE OF o, p SKIP LOCKED
 """  # noqa: S608
+
+# The steps of operations that were claimed before, oldest first, each with its calls in order.
+_TAKEN: Final = """
+SELECT r.merchant, r.checkout_id, r.operation_id, r.step, r.idempotency_key, r.method, r.path, r.body,
+    r.first_sent_at, c.calls, c.reference
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (merchant, checkout_id, operation_id)
+JOIN psp_requests AS r
+    ON r.merchant = k.merchant AND r.checkout_id = k.checkout_id AND r.operation_id = k.operation_id
+CROSS JOIN LATERAL (
+    SELECT array_agg(a.kind || ':' || coalesce(a.outcome, '') ORDER BY a.number) AS calls,
+        (array_agg(a.reference ORDER BY a.number DESC) FILTER (WHERE a.reference <> ''))[1] AS reference
+    FROM attempts AS a
+    WHERE a.merchant = r.merchant AND a.checkout_id = r.checkout_id AND a.operation_id = r.operation_id
+      AND a.step = r.step
+) AS c
+ORDER BY r.merchant, r.checkout_id, r.operation_id, r.position
+"""
 
 _LEASE: Final = """
 UPDATE operations AS o SET
@@ -53,55 +64,25 @@ FROM unnest($1::text[], $2::text[], $3::text[]) AS c (merchant, checkout_id, id)
 WHERE o.merchant = c.merchant AND o.checkout_id = c.checkout_id AND o.id = c.id
 """
 
-_STORE_ATTEMPTS: Final = """
-WITH wanted AS (
-    SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::bytea[], $11::integer[], $12::text[]
-    ) AS w (merchant, checkout_id, operation_id, fencing_token, step, psp, idempotency_key, method, path,
-            body, number, kind)
-), held AS (
-    UPDATE operations AS o SET claimable_at = now() + make_interval(secs => $13)
-    FROM wanted AS w
-    WHERE o.merchant = w.merchant AND o.checkout_id = w.checkout_id AND o.id = w.operation_id
-      AND o.fencing_token = w.fencing_token AND o.status = 'pending'
-    RETURNING o.merchant, o.checkout_id, o.id AS operation_id
-), stored AS (
-    INSERT INTO psp_requests (merchant, checkout_id, operation_id, step, psp, idempotency_key, method, path,
-                              body, first_sent_at)
-    SELECT w.merchant, w.checkout_id, w.operation_id, w.step, w.psp, w.idempotency_key, w.method, w.path,
-           w.body, $14
-    FROM wanted AS w JOIN held USING (merchant, checkout_id, operation_id)
-    ON CONFLICT DO NOTHING
-)
-INSERT INTO attempts (merchant, checkout_id, operation_id, step, number, kind, fencing_token, sent_at)
-SELECT w.merchant, w.checkout_id, w.operation_id, w.step, w.number, w.kind, w.fencing_token, $14
-FROM wanted AS w JOIN held USING (merchant, checkout_id, operation_id)
--- Stored by this very claim, whose answer from Postgres was lost: nothing was sent yet.
-ON CONFLICT (merchant, checkout_id, operation_id, step, number) DO UPDATE SET sent_at = excluded.sent_at
-    WHERE attempts.fencing_token = excluded.fencing_token AND attempts.outcome IS NULL
-RETURNING merchant, checkout_id, operation_id
-"""
+# First the payments, then the operations, as everywhere: whoever holds an operation waits for no payment.
+_LOCK_PAYMENTS: Final = f"""
+SELECT {ROW_COLUMNS}
+FROM unnest($1::text[], $2::text[]) AS c (merchant, checkout_id)
+JOIN payments AS p ON p.merchant = c.merchant AND p.checkout_id = c.checkout_id
+ORDER BY p.merchant, p.checkout_id
+FOR UPDATE OF p
+"""  # noqa: S608
 
-_STORE_ASSESSMENTS: Final = """
-INSERT INTO risk.assessments (merchant, checkout_id, score, reasons, declined, assessed_at)
-SELECT merchant, checkout_id, score, reasons::jsonb, declined, $6
-FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::boolean[])
-    AS a (merchant, checkout_id, score, reasons, declined)
-ON CONFLICT DO NOTHING
-"""
-
-_LOCK_HELD: Final = f"""
-SELECT {COLUMNS}, o.id AS operation_id, o.fencing_token
+_LOCK_HELD: Final = """
+SELECT o.merchant, o.checkout_id, o.id AS operation_id, o.fencing_token
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
     AS c (merchant, checkout_id, operation_id, fencing_token)
 JOIN operations AS o
     ON o.merchant = c.merchant AND o.checkout_id = c.checkout_id AND o.id = c.operation_id
-JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
 WHERE o.fencing_token = c.fencing_token AND o.status = 'pending'
 ORDER BY o.merchant, o.checkout_id, o.id
-FOR UPDATE OF p, o
-"""  # noqa: S608
+FOR UPDATE OF o
+"""
 
 _CONCLUDE: Final = """
 UPDATE operations AS o SET
@@ -114,12 +95,24 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
 WHERE o.merchant = d.merchant AND o.checkout_id = d.checkout_id AND o.id = d.id
 """
 
+# The payment's own operation, which slept while the payment waited. Its fencing token rises: an answer to it
+# that is on its way is late.
+_SETTLE_PAYMENTS: Final = """
+UPDATE operations AS o SET
+    status = d.status, failure_code = d.failure_code, failure_message = d.failure_message,
+    claimable_at = NULL, parked_reason = NULL, fencing_token = o.fencing_token + 1, decided_at = $6
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+    AS d (merchant, checkout_id, status, failure_code, failure_message)
+WHERE o.merchant = d.merchant AND o.checkout_id = d.checkout_id AND o.id = 'payment' AND o.status = 'pending'
+"""
+
 _ANSWER: Final = """
 UPDATE attempts AS a SET
-    answered_at = n.answered_at, outcome = n.outcome, evidence = n.evidence::jsonb, late = n.late
+    answered_at = n.answered_at, outcome = n.outcome, evidence = n.evidence::jsonb, reference = n.reference,
+    late = n.late
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::timestamptz[], $7::text[],
-            $8::text[], $9::boolean[])
-    AS n (merchant, checkout_id, operation_id, step, number, answered_at, outcome, evidence, late)
+            $8::text[], $9::text[], $10::boolean[])
+    AS n (merchant, checkout_id, operation_id, step, number, answered_at, outcome, evidence, reference, late)
 WHERE a.merchant = n.merchant AND a.checkout_id = n.checkout_id AND a.operation_id = n.operation_id
   AND a.step = n.step AND a.number = n.number AND a.outcome IS NULL
 """
@@ -131,51 +124,31 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
     AS a (merchant, checkout_id, operation_id, kind, evidence)
 """
 
-# An effect that nobody decided on, at a payment that ended without one. Of every other payment a late
+# An effect that nobody decided on, of an operation that ended without one. Of every other operation a late
 # approval is in doubt like any call without an answer, or says what was decided already.
 _LATE_APPROVALS: Final = """
 INSERT INTO anomalies (merchant, checkout_id, operation_id, kind, evidence, detected_at)
 SELECT l.merchant, l.checkout_id, l.operation_id, $5, l.evidence::jsonb, $6
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     AS l (merchant, checkout_id, operation_id, evidence)
-JOIN payments AS p ON p.merchant = l.merchant AND p.checkout_id = l.checkout_id
-WHERE p.status IN ('failed', 'canceled')
+JOIN operations AS o
+    ON o.merchant = l.merchant AND o.checkout_id = l.checkout_id AND o.id = l.operation_id
+WHERE o.status = 'failed'
 RETURNING merchant, checkout_id, operation_id
 """
 LATE_APPROVAL: Final = "late_approval"
 
 
 @dataclass(frozen=True, slots=True)
-class Assessed:
-    """What the risk rules said, as it is stored; `reasons` is a JSON array."""
-
-    score: int
-    reasons: str
-    declined: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewAttempt:
-    """A call about to be made. `assessed` comes with the first one."""
-
-    claim: Claim
-    step: str
-    psp: str
-    request: PspRequest
-    kind: CallKind
-    number: int
-    assessed: Assessed | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Answered:
-    """What a stored attempt came to; `evidence` is a JSON object."""
+    """What a stored attempt came to; `evidence` is a JSON object, `reference` what the PSP named in it."""
 
     step: str
     number: int
     answered_at_us: int
     answer: Answer
     evidence: str
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,42 +168,13 @@ async def claim(pool: Pool, limit: int, lease_s: float, now_us: int, monotonic: 
             rows = await connection.fetch(_CLAIMABLE, limit)
             if not rows:
                 return []
-            claims = [_claim_from(row, monotonic + lease_s) for row in rows]
+            claims = await _with_steps(connection, [_claim_from(row, monotonic + lease_s) for row in rows])
             await connection.execute(
                 _LEASE, *columns_of([claimed.key for claimed in claims]), lease_s, now_us
             )
             begun = [(claimed, begin(claimed.payment, now_us)) for claimed in claims]
-            await advance(connection, [following for _claimed, following in begun if following])
+            await advance(connection, [(following, None) for _claimed, following in begun if following])
             return [replace(claimed, payment=following or claimed.payment) for claimed, following in begun]
-
-
-async def store_attempts(
-    pool: Pool, attempts: Sequence[NewAttempt], lease_s: float, now_us: int
-) -> set[tuple[str, str, str]]:
-    """The keys of those that may be sent now; the others' leases were lost."""
-    assessed = [(attempt.claim, attempt.assessed) for attempt in attempts if attempt.assessed]
-    columns = columns_of(
-        [
-            (
-                *attempt.claim.key,
-                attempt.claim.fencing_token,
-                attempt.step,
-                attempt.psp,
-                attempt.request.idempotency_key,
-                attempt.request.method,
-                attempt.request.path,
-                attempt.request.body,
-                attempt.number,
-                attempt.kind.value,
-            )
-            for attempt in attempts
-        ]
-    )
-    with translated("storing attempts"):
-        async with pool.acquire() as connection, connection.transaction():
-            await _store_assessments(connection, assessed, now_us)
-            rows = await connection.fetch(_STORE_ATTEMPTS, *columns, lease_s, now_us)
-            return {_key(row) for row in rows}
 
 
 async def conclude(
@@ -241,14 +185,10 @@ async def conclude(
     """
     with translated("writing outcomes"):
         async with pool.acquire() as connection, connection.transaction():
-            rows = await connection.fetch(
-                _LOCK_HELD, *columns_of([(*item.claim.key, item.claim.fencing_token) for item in conclusions])
-            )
-            held = {(*_key(row), row["fencing_token"]): row for row in rows}
+            payments = await _lock_held(connection, conclusions)
             decided = [
-                (item, item.decide(payment_from(held[lease])) if lease in held else None)
+                (item, item.decide(payments[item.claim.key]) if item.claim.key in payments else None)
                 for item in conclusions
-                for lease in [(*item.claim.key, item.claim.fencing_token)]
             ]
             await _write(connection, decided, now_us)
             contradicted = await _store_late_approvals(connection, decided, now_us)
@@ -260,6 +200,21 @@ async def conclude(
             ]
 
 
+async def _lock_held(
+    connection: Connection, conclusions: Sequence[Conclusion]
+) -> dict[tuple[str, str, str], Payment]:
+    """The locked payment of every conclusion whose lease still holds."""
+    rows = await connection.fetch(_LOCK_PAYMENTS, *columns_of([item.claim.key[:2] for item in conclusions]))
+    payments = {
+        (payment.merchant, payment.checkout_id): payment
+        for payment in await locked_payments(connection, rows)
+    }
+    held = await connection.fetch(
+        _LOCK_HELD, *columns_of([(*item.claim.key, item.claim.fencing_token) for item in conclusions])
+    )
+    return {_key(row): payments[row["merchant"], row["checkout_id"]] for row in held}
+
+
 async def _write(
     connection: Connection, decided: Sequence[tuple[Conclusion, Decision | None]], now_us: int
 ) -> None:
@@ -267,13 +222,16 @@ async def _write(
     if standing:
         operations = columns_of([_concluded(item, decision) for item, decision in standing])
         await connection.execute(_CONCLUDE, *operations, now_us)
+        await _settle_payments(connection, standing, now_us)
     answers = [
         _answer(item, item.answered, late=decision is None) for item, decision in decided if item.answered
     ]
     if answers:
         await connection.execute(_ANSWER, *columns_of(answers))
-    await advance(connection, [decision.payment for _item, decision in standing if decision.payment])
-    await _store_assessments(
+    await advance(
+        connection, [(decision.payment, decision.event) for _item, decision in standing if decision.payment]
+    )
+    await store_assessments(
         connection, [(item.claim, item.assessed) for item, _decision in standing if item.assessed], now_us
     )
     anomalies = [
@@ -283,6 +241,20 @@ async def _write(
     ]
     if anomalies:
         await connection.execute(_ANOMALIES, *columns_of(anomalies), now_us)
+
+
+async def _settle_payments(
+    connection: Connection, standing: Sequence[tuple[Conclusion, Decision]], now_us: int
+) -> None:
+    settled = [
+        (*item.claim.key[:2], "succeeded", "", "")
+        if decision.settles_payment
+        else (*item.claim.key[:2], "failed", *CANCELED_FAILURE)
+        for item, decision in standing
+        if decision.settles_payment is not None
+    ]
+    if settled:
+        await connection.execute(_SETTLE_PAYMENTS, *columns_of(settled), now_us)
 
 
 async def _store_late_approvals(
@@ -300,35 +272,35 @@ async def _store_late_approvals(
     return {_key(row) for row in rows}
 
 
-async def _store_assessments(
-    connection: Connection, assessed: Sequence[tuple[Claim, Assessed]], now_us: int
-) -> None:
-    if assessed:
-        rows = [
-            (claimed.payment.merchant, claimed.payment.checkout_id, made.score, made.reasons, made.declined)
-            for claimed, made in assessed
-        ]
-        await connection.execute(_STORE_ASSESSMENTS, *columns_of(rows), now_us)
-
-
 def _key(row: Record) -> tuple[str, str, str]:
     return row["merchant"], row["checkout_id"], row["operation_id"]
 
 
 def _claim_from(row: Record, lease_ends: float) -> Claim:
-    stored = None
-    if row["step"] is not None:
-        request = PspRequest(row["method"], row["path"], row["idempotency_key"], row["body"])
-        stored = StoredRequest(row["step"], request, row["first_sent_at"])
     return Claim(
         payment=payment_from(row),
         operation_id=row["operation_id"],
         fencing_token=row["fencing_token"] + 1,
         lease_ends=lease_ends,
-        request=stored,
-        calls=tuple(_call_from(call) for call in row["calls"] or ()),
+        kind=OperationKind(row["type"]),
+        amount=row["operation_amount"],
+        created_at_us=row["operation_created_at"],
         risk_score=row["assessed_score"],
     )
+
+
+async def _with_steps(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
+    """Nothing can be stored of an operation that nobody has claimed before."""
+    again = [claimed.key for claimed in claims if claimed.fencing_token > 1]
+    if not again:
+        return list(claims)
+    taken: dict[tuple[str, str, str], list[TakenStep]] = {}
+    for row in await connection.fetch(_TAKEN, *columns_of(again)):
+        request = PspRequest(row["method"], row["path"], row["idempotency_key"], row["body"])
+        calls = tuple(_call_from(call) for call in row["calls"] or ())
+        step = TakenStep(row["step"], request, row["first_sent_at"], calls, row["reference"] or "")
+        taken.setdefault(_key(row), []).append(step)
+    return [replace(claimed, steps=tuple(taken.get(claimed.key, ()))) for claimed in claims]
 
 
 def _call_from(stored: str) -> Call:
@@ -349,5 +321,6 @@ def _answer(item: Conclusion, answered: Answered, *, late: bool) -> tuple[Any, .
         answered.answered_at_us,
         answered.answer.value,
         answered.evidence,
+        answered.reference,
         late,
     )

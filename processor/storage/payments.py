@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 from asyncpg import Record
 
+from processor.operation_request import OPERATIONS_SHOWN
 from processor.storage.database import Connection, Pool, columns_of, translated
 from tollgate.status import BY_NAME, NAME
 from tollgate.v1.payment_pb2 import (
@@ -29,7 +30,6 @@ from tollgate.v1.payment_pb2 import (
 
 # Who relays a payment's outbox rows is decided by slice: one relay a slice, so that versions stay in order.
 SLICES: Final = 16
-OPERATIONS_SHOWN: Final = 10
 
 _CAPTURE_NAME: Final = {Capture.CAPTURE_AUTOMATIC: "automatic", Capture.CAPTURE_MANUAL: "manual"}
 _CAPTURE: Final = {name: capture for capture, name in _CAPTURE_NAME.items()}
@@ -44,27 +44,42 @@ _OPERATION_STATUS: Final = {
     "failed": OperationStatus.OPERATION_STATUS_FAILED,
 }
 
-# Everything of payments p that `payment_from` reads; the operations that clients see come oldest first.
-COLUMNS: Final = f"""
+# Everything of payments p that `payment_from` reads, but for its operations.
+ROW_COLUMNS: Final = """
     p.merchant, p.checkout_id, p.status, p.version, p.amount, p.currency, p.capture, p.payment_method, p.psp,
     p.customer_id, p.description, p.return_url, p.metadata, p.fingerprint, p.traceparent, p.created_at,
     p.updated_at, p.expires_at, p.captured_amount, p.refunded_amount, p.psp_reference, p.risk_score,
-    p.failure_code, p.failure_message, p.next_action_url,
-    (SELECT json_agg(json_build_array(shown.id, shown.type, shown.amount, shown.status, shown.failure_code,
-                                      shown.failure_message,
-                                      (extract(epoch FROM shown.created_at) * 1000000)::bigint)
-                     ORDER BY shown.created_at)
-     FROM (SELECT * FROM operations
-           WHERE merchant = p.merchant AND checkout_id = p.checkout_id AND type <> 'payment'
-           ORDER BY created_at DESC LIMIT {OPERATIONS_SHOWN}) AS shown) AS shown_operations"""  # noqa: S608
+    p.failure_code, p.failure_message, p.next_action_url, p.operation_count"""
+
+# The operations that clients see, oldest first. A statement that locks payments reads them after that in one
+# of its own: when it waited for a lock it would see them as they were before.
+_SHOWN: Final = f"""
+    CASE WHEN p.operation_count > 0 THEN (
+        SELECT json_agg(json_build_array(shown.id, shown.type, shown.amount, shown.status, shown.failure_code,
+                                         shown.failure_message,
+                                         (extract(epoch FROM shown.created_at) * 1000000)::bigint)
+                        ORDER BY shown.number)
+        FROM (SELECT * FROM operations AS o
+              WHERE o.merchant = p.merchant AND o.checkout_id = p.checkout_id AND o.number > 0
+              ORDER BY o.number DESC LIMIT {OPERATIONS_SHOWN}) AS shown) END AS shown_operations"""  # noqa: S608
+
+COLUMNS: Final = f"{ROW_COLUMNS}, {_SHOWN}"
+
+_SHOWN_OF: Final = f"""
+SELECT p.merchant, p.checkout_id, {_SHOWN}
+FROM unnest($1::text[], $2::text[]) AS k (merchant, checkout_id)
+JOIN payments AS p ON p.merchant = k.merchant AND p.checkout_id = k.checkout_id
+"""  # noqa: S608
 
 _ADVANCE: Final = """
 WITH next AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::bigint[], $7::bigint[],
-        $8::text[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::bytea[]
+        $8::text[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::bytea[],
+        $15::text[]
     ) AS n (merchant, checkout_id, status, version, updated_at, captured_amount, refunded_amount,
-            psp_reference, risk_score, failure_code, failure_message, next_action_url, slice, snapshot)
+            psp_reference, risk_score, failure_code, failure_message, next_action_url, slice, snapshot,
+            event_type)
 ), moved AS (
     UPDATE payments AS p SET
         status = n.status, version = n.version, updated_at = n.updated_at,
@@ -74,7 +89,22 @@ WITH next AS (
     FROM next AS n WHERE p.merchant = n.merchant AND p.checkout_id = n.checkout_id
 )
 INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
-SELECT merchant, checkout_id, version, slice, 'tollgate.payment.' || status, snapshot, updated_at FROM next
+SELECT merchant, checkout_id, version, slice, event_type, snapshot, updated_at FROM next
+"""
+
+# What a client's request changes of a payment: never its amounts, nor what the PSP said.
+_AMEND: Final = """
+WITH amended AS (
+    UPDATE payments SET
+        status = $3, version = $4, updated_at = $5, failure_code = $6, failure_message = $7, description = $8,
+        metadata = $9::json, operation_count = operation_count + $10
+    WHERE merchant = $1 AND checkout_id = $2
+    RETURNING operation_count
+), told AS (
+    INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
+    VALUES ($1, $2, $4, $11, $12, $13, $5)
+)
+SELECT operation_count FROM amended
 """
 
 _FIND: Final = f"SELECT {COLUMNS} FROM payments AS p WHERE merchant = $1 AND checkout_id = $2"  # noqa: S608
@@ -115,14 +145,31 @@ def payment_from(row: Record) -> Payment:
         payment.failure.CopyFrom(Failure(code=row["failure_code"], message=row["failure_message"]))
     if row["next_action_url"]:
         payment.next_action.CopyFrom(NextAction(type="redirect", url=row["next_action_url"]))
-    if row["shown_operations"]:
-        payment.operations.extend(
-            _operation_from(*fields) for fields in orjson.loads(row["shown_operations"])
-        )
+    if shown := row.get("shown_operations"):
+        payment.operations.extend(_operations_from(shown))
     return payment
 
 
-def _operation_from(
+async def locked_payments(connection: Connection, rows: Sequence[Record]) -> list[Payment]:
+    """The whole payments of `rows`, which hold `ROW_COLUMNS` and are locked."""
+    payments = [payment_from(row) for row in rows]
+    keys = [(row["merchant"], row["checkout_id"]) for row in rows if row["operation_count"]]
+    if keys:
+        shown = {
+            (row["merchant"], row["checkout_id"]): row["shown_operations"]
+            for row in await connection.fetch(_SHOWN_OF, *columns_of(keys))
+        }
+        for payment in payments:
+            if found := shown.get((payment.merchant, payment.checkout_id)):
+                payment.operations.extend(_operations_from(found))
+    return payments
+
+
+def _operations_from(shown: str) -> list[Operation]:
+    return [operation_from(*fields) for fields in orjson.loads(shown)]
+
+
+def operation_from(
     operation_id: str, kind: str, amount: int, status: str, code: str, message: str, created_at_us: int
 ) -> Operation:
     return Operation(
@@ -150,7 +197,7 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
             payment.customer_id,
             payment.description,
             payment.return_url,
-            orjson.dumps([[entry.key, entry.value] for entry in payment.metadata]).decode(),
+            _stored_metadata(payment),
             payment.fingerprint,
             payment.traceparent,
             payment.created_at_us,
@@ -164,9 +211,11 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
     return columns_of(rows)
 
 
-async def advance(connection: Connection, payments: Sequence[Payment]) -> None:
-    """Writes each payment's next version and its outbox entry. The caller holds the rows' locks."""
-    if not payments:
+async def advance(connection: Connection, versions: Sequence[tuple[Payment, str | None]]) -> None:
+    """Writes each payment's next version and its outbox entry, under the event's name or the status'. The
+    caller holds the rows' locks.
+    """
+    if not versions:
         return
     rows = [
         (
@@ -184,10 +233,39 @@ async def advance(connection: Connection, payments: Sequence[Payment]) -> None:
             payment.next_action.url,
             slice_of(payment.merchant, payment.checkout_id),
             payment.SerializeToString(),
+            event or f"tollgate.payment.{NAME[payment.status]}",
         )
-        for payment in payments
+        for payment, event in versions
     ]
     await connection.execute(_ADVANCE, *columns_of(rows))
+
+
+async def amend(connection: Connection, payment: Payment, event: str | None, new_operations: int = 0) -> int:
+    """Writes the version that a client's request made, and its outbox entry. The caller holds the row's lock.
+    Returns how many operations clients see of it now.
+    """
+    return int(
+        await connection.fetchval(
+            _AMEND,
+            payment.merchant,
+            payment.checkout_id,
+            NAME[payment.status],
+            payment.version,
+            payment.updated_at_us,
+            payment.failure.code,
+            payment.failure.message,
+            payment.description,
+            _stored_metadata(payment),
+            new_operations,
+            slice_of(payment.merchant, payment.checkout_id),
+            event or f"tollgate.payment.{NAME[payment.status]}",
+            payment.SerializeToString(),
+        )
+    )
+
+
+def _stored_metadata(payment: Payment) -> str:
+    return orjson.dumps([[entry.key, entry.value] for entry in payment.metadata]).decode()
 
 
 async def find_payment(pool: Pool, merchant: str, checkout_id: str) -> Payment | None:

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from tollgate.v1 import payment_pb2 as tollgate_dot_v1_dot_payment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollgate/v1/ledger.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\";\n\x12\x46indPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\"<\n\x13\x46indPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\"C\n\x08Merchant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_psp\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_hashes\x18\x03 \x03(\x0c\"\x16\n\x14ListMerchantsRequest\"A\n\x15ListMerchantsResponse\x12(\n\tmerchants\x18\x01 \x03(\x0b\x32\x15.tollgate.v1.Merchant\"S\n\x18ListShardPaymentsRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x18\n\x10\x63hanged_since_us\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x19ListShardPaymentsResponse\x12&\n\x08payments\x18\x01 \x03(\x0b\x32\x14.tollgate.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t2\x96\x02\n\x06Ledger\x12P\n\x0b\x46indPayment\x12\x1f.tollgate.v1.FindPaymentRequest\x1a .tollgate.v1.FindPaymentResponse\x12V\n\rListMerchants\x12!.tollgate.v1.ListMerchantsRequest\x1a\".tollgate.v1.ListMerchantsResponse\x12\x62\n\x11ListShardPayments\x12%.tollgate.v1.ListShardPaymentsRequest\x1a&.tollgate.v1.ListShardPaymentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollgate/v1/ledger.proto\x12\x0btollgate.v1\x1a\x19tollgate/v1/payment.proto\";\n\x12\x46indPaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\"<\n\x13\x46indPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.Payment\"C\n\x08Merchant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_psp\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_hashes\x18\x03 \x03(\x0c\"\x16\n\x14ListMerchantsRequest\"A\n\x15ListMerchantsResponse\x12(\n\tmerchants\x18\x01 \x03(\x0b\x32\x15.tollgate.v1.Merchant\"S\n\x18ListShardPaymentsRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x18\n\x10\x63hanged_since_us\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x19ListShardPaymentsResponse\x12&\n\x08payments\x18\x01 \x03(\x0b\x32\x14.tollgate.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"B\n\x07Refusal\x12&\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x18.tollgate.v1.RefusalCode\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xb3\x01\n\x17RequestOperationRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\x12(\n\x04type\x18\x03 \x01(\x0e\x32\x1a.tollgate.v1.OperationType\x12\x13\n\x06\x61mount\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\tB\t\n\x07_amount\"\xc9\x01\n\x18RequestOperationResponse\x12*\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x16.tollgate.v1.OperationH\x00\x12\'\n\x05known\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.OperationH\x00\x12\'\n\x07refusal\x18\x03 \x01(\x0b\x32\x14.tollgate.v1.RefusalH\x00\x12%\n\x07payment\x18\x04 \x01(\x0b\x32\x14.tollgate.v1.PaymentB\x08\n\x06\x61nswer\"S\n\x14\x46indOperationRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\"B\n\x15\x46indOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.tollgate.v1.Operation\"7\n\x08Metadata\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.tollgate.v1.MetadataEntry\"\xa1\x01\n\x14UpdatePaymentRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\'\n\x08metadata\x18\x05 \x01(\x0b\x32\x15.tollgate.v1.MetadataB\x0e\n\x0c_description\"s\n\x15UpdatePaymentResponse\x12\'\n\x07payment\x18\x01 \x01(\x0b\x32\x14.tollgate.v1.PaymentH\x00\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.tollgate.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"7\n\tListPlace\x12\x15\n\rcreated_at_us\x18\x01 \x01(\x03\x12\x13\n\x0b\x63heckout_id\x18\x02 \x01(\t\"\xff\x01\n\x13ListPaymentsRequest\x12\x10\n\x08merchant\x18\x01 \x01(\t\x12#\n\x06status\x18\x02 \x01(\x0e\x32\x13.tollgate.v1.Status\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x1c\n\x0f\x63reated_from_us\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11\x63reated_before_us\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\r\n\x05limit\x18\x06 \x01(\r\x12%\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x16.tollgate.v1.ListPlaceB\x12\n\x10_created_from_usB\x14\n\x12_created_before_us\"d\n\x14ListPaymentsResponse\x12&\n\x08payments\x18\x01 \x03(\x0b\x32\x14.tollgate.v1.Payment\x12$\n\x04next\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.ListPlace*\xe3\x01\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\"\n\x1eREFUSAL_CODE_NOT_YET_PROCESSED\x10\x01\x12#\n\x1fREFUSAL_CODE_INVALID_TRANSITION\x10\x02\x12!\n\x1dREFUSAL_CODE_AMOUNT_TOO_LARGE\x10\x03\x12\'\n#REFUSAL_CODE_IDEMPOTENCY_KEY_REUSED\x10\x04\x12!\n\x1dREFUSAL_CODE_VERSION_MISMATCH\x10\x05\x32\xfc\x04\n\x06Ledger\x12P\n\x0b\x46indPayment\x12\x1f.tollgate.v1.FindPaymentRequest\x1a .tollgate.v1.FindPaymentResponse\x12V\n\rListMerchants\x12!.tollgate.v1.ListMerchantsRequest\x1a\".tollgate.v1.ListMerchantsResponse\x12\x62\n\x11ListShardPayments\x12%.tollgate.v1.ListShardPaymentsRequest\x1a&.tollgate.v1.ListShardPaymentsResponse\x12_\n\x10RequestOperation\x12$.tollgate.v1.RequestOperationRequest\x1a%.tollgate.v1.RequestOperationResponse\x12V\n\rFindOperation\x12!.tollgate.v1.FindOperationRequest\x1a\".tollgate.v1.FindOperationResponse\x12V\n\rUpdatePayment\x12!.tollgate.v1.UpdatePaymentRequest\x1a\".tollgate.v1.UpdatePaymentResponse\x12S\n\x0cListPayments\x12 .tollgate.v1.ListPaymentsRequest\x1a!.tollgate.v1.ListPaymentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollgate.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REFUSALCODE']._serialized_start=1889
+  _globals['_REFUSALCODE']._serialized_end=2116
   _globals['_FINDPAYMENTREQUEST']._serialized_start=68
   _globals['_FINDPAYMENTREQUEST']._serialized_end=127
   _globals['_FINDPAYMENTRESPONSE']._serialized_start=129
@@ -46,6 +48,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSHARDPAYMENTSREQUEST']._serialized_end=434
   _globals['_LISTSHARDPAYMENTSRESPONSE']._serialized_start=436
   _globals['_LISTSHARDPAYMENTSRESPONSE']._serialized_end=524
-  _globals['_LEDGER']._serialized_start=527
-  _globals['_LEDGER']._serialized_end=805
+  _globals['_REFUSAL']._serialized_start=526
+  _globals['_REFUSAL']._serialized_end=592
+  _globals['_REQUESTOPERATIONREQUEST']._serialized_start=595
+  _globals['_REQUESTOPERATIONREQUEST']._serialized_end=774
+  _globals['_REQUESTOPERATIONRESPONSE']._serialized_start=777
+  _globals['_REQUESTOPERATIONRESPONSE']._serialized_end=978
+  _globals['_FINDOPERATIONREQUEST']._serialized_start=980
+  _globals['_FINDOPERATIONREQUEST']._serialized_end=1063
+  _globals['_FINDOPERATIONRESPONSE']._serialized_start=1065
+  _globals['_FINDOPERATIONRESPONSE']._serialized_end=1131
+  _globals['_METADATA']._serialized_start=1133
+  _globals['_METADATA']._serialized_end=1188
+  _globals['_UPDATEPAYMENTREQUEST']._serialized_start=1191
+  _globals['_UPDATEPAYMENTREQUEST']._serialized_end=1352
+  _globals['_UPDATEPAYMENTRESPONSE']._serialized_start=1354
+  _globals['_UPDATEPAYMENTRESPONSE']._serialized_end=1469
+  _globals['_LISTPLACE']._serialized_start=1471
+  _globals['_LISTPLACE']._serialized_end=1526
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=1529
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=1784
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=1786
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=1886
+  _globals['_LEDGER']._serialized_start=2119
+  _globals['_LEDGER']._serialized_end=2755
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tollgate.v1 import payment_pb2 as _payment_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RefusalCode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUSAL_CODE_UNSPECIFIED: _RefusalCode.ValueType  # 0
+    REFUSAL_CODE_NOT_YET_PROCESSED: _RefusalCode.ValueType  # 1
+    """unknown to Postgres; the shard knows whether it is under way or 404"""
+    REFUSAL_CODE_INVALID_TRANSITION: _RefusalCode.ValueType  # 2
+    REFUSAL_CODE_AMOUNT_TOO_LARGE: _RefusalCode.ValueType  # 3
+    REFUSAL_CODE_IDEMPOTENCY_KEY_REUSED: _RefusalCode.ValueType  # 4
+    REFUSAL_CODE_VERSION_MISMATCH: _RefusalCode.ValueType  # 5
+
+class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper):
+    """Why something is refused. The names are the problem codes of the HTTP interface, in upper case."""
+
+REFUSAL_CODE_UNSPECIFIED: RefusalCode.ValueType  # 0
+REFUSAL_CODE_NOT_YET_PROCESSED: RefusalCode.ValueType  # 1
+"""unknown to Postgres; the shard knows whether it is under way or 404"""
+REFUSAL_CODE_INVALID_TRANSITION: RefusalCode.ValueType  # 2
+REFUSAL_CODE_AMOUNT_TOO_LARGE: RefusalCode.ValueType  # 3
+REFUSAL_CODE_IDEMPOTENCY_KEY_REUSED: RefusalCode.ValueType  # 4
+REFUSAL_CODE_VERSION_MISMATCH: RefusalCode.ValueType  # 5
+Global___RefusalCode: _TypeAlias = RefusalCode  # noqa: Y015
 
 @_typing.final
 class FindPaymentRequest(_message.Message):
@@ -181,3 +208,330 @@ class ListShardPaymentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListShardPaymentsResponse: _TypeAlias = ListShardPaymentsResponse  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: Global___RefusalCode.ValueType
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: Global___RefusalCode.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
+@_typing.final
+class RequestOperationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_FIELD_NUMBER: _builtins.int
+    CHECKOUT_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    merchant: _builtins.str
+    checkout_id: _builtins.str
+    type: _payment_pb2.OperationType.ValueType
+    amount: _builtins.int
+    """minor units, at least 1; unset: all there is"""
+    reason: _builtins.str
+    idempotency_key: _builtins.str
+    """its scope is the payment"""
+    def __init__(
+        self,
+        *,
+        merchant: _builtins.str = ...,
+        checkout_id: _builtins.str = ...,
+        type: _payment_pb2.OperationType.ValueType = ...,
+        amount: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount", "checkout_id", b"checkout_id", "idempotency_key", b"idempotency_key", "merchant", b"merchant", "reason", b"reason", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amount: _TypeAlias = _typing.Literal["amount"]  # noqa: Y015
+    _WhichOneofArgType__amount: _TypeAlias = _typing.Literal["_amount", b"_amount"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount) -> _WhichOneofReturnType__amount | None: ...
+
+Global___RequestOperationRequest: _TypeAlias = RequestOperationRequest  # noqa: Y015
+
+@_typing.final
+class RequestOperationResponse(_message.Message):
+    """Durable when answered. payment comes with accepted: the version that shows the operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> _payment_pb2.Operation: ...
+    @_builtins.property
+    def known(self) -> _payment_pb2.Operation:
+        """the same request came before: the operation as it is now"""
+
+    @_builtins.property
+    def refusal(self) -> Global___Refusal: ...
+    @_builtins.property
+    def payment(self) -> _payment_pb2.Payment: ...
+    def __init__(
+        self,
+        *,
+        accepted: _payment_pb2.Operation | None = ...,
+        known: _payment_pb2.Operation | None = ...,
+        refusal: Global___Refusal | None = ...,
+        payment: _payment_pb2.Payment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "known", b"known", "payment", b"payment", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "known", b"known", "payment", b"payment", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["accepted", "known", "refusal"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___RequestOperationResponse: _TypeAlias = RequestOperationResponse  # noqa: Y015
+
+@_typing.final
+class FindOperationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_FIELD_NUMBER: _builtins.int
+    CHECKOUT_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    merchant: _builtins.str
+    checkout_id: _builtins.str
+    operation_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        merchant: _builtins.str = ...,
+        checkout_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_id", b"checkout_id", "merchant", b"merchant", "operation_id", b"operation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOperationRequest: _TypeAlias = FindOperationRequest  # noqa: Y015
+
+@_typing.final
+class FindOperationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _payment_pb2.Operation:
+        """unset: unknown to Postgres"""
+
+    def __init__(
+        self,
+        *,
+        operation: _payment_pb2.Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOperationResponse: _TypeAlias = FindOperationResponse  # noqa: Y015
+
+@_typing.final
+class Metadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_payment_pb2.MetadataEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_payment_pb2.MetadataEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Metadata: _TypeAlias = Metadata  # noqa: Y015
+
+@_typing.final
+class UpdatePaymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_FIELD_NUMBER: _builtins.int
+    CHECKOUT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    merchant: _builtins.str
+    checkout_id: _builtins.str
+    version: _builtins.int
+    """the one that the client has seen"""
+    description: _builtins.str
+    """unset: left as it is"""
+    @_builtins.property
+    def metadata(self) -> Global___Metadata:
+        """replaced whole; unset: left as it is"""
+
+    def __init__(
+        self,
+        *,
+        merchant: _builtins.str = ...,
+        checkout_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        description: _builtins.str | None = ...,
+        metadata: Global___Metadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "checkout_id", b"checkout_id", "description", b"description", "merchant", b"merchant", "metadata", b"metadata", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+
+Global___UpdatePaymentRequest: _TypeAlias = UpdatePaymentRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePaymentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> _payment_pb2.Payment: ...
+    @_builtins.property
+    def refusal(self) -> Global___Refusal: ...
+    def __init__(
+        self,
+        *,
+        payment: _payment_pb2.Payment | None = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "payment", b"payment", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "payment", b"payment", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["payment", "refusal"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___UpdatePaymentResponse: _TypeAlias = UpdatePaymentResponse  # noqa: Y015
+
+@_typing.final
+class ListPlace(_message.Message):
+    """The place of a payment in a list: newest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_AT_US_FIELD_NUMBER: _builtins.int
+    CHECKOUT_ID_FIELD_NUMBER: _builtins.int
+    created_at_us: _builtins.int
+    checkout_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        created_at_us: _builtins.int = ...,
+        checkout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_id", b"checkout_id", "created_at_us", b"created_at_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlace: _TypeAlias = ListPlace  # noqa: Y015
+
+@_typing.final
+class ListPaymentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_US_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_US_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    merchant: _builtins.str
+    status: _payment_pb2.Status.ValueType
+    """unspecified: any"""
+    customer_id: _builtins.str
+    """empty: any"""
+    created_from_us: _builtins.int
+    created_before_us: _builtins.int
+    limit: _builtins.int
+    """1 to 100"""
+    @_builtins.property
+    def after(self) -> Global___ListPlace: ...
+    def __init__(
+        self,
+        *,
+        merchant: _builtins.str = ...,
+        status: _payment_pb2.Status.ValueType = ...,
+        customer_id: _builtins.str = ...,
+        created_from_us: _builtins.int | None = ...,
+        created_before_us: _builtins.int | None = ...,
+        limit: _builtins.int = ...,
+        after: Global___ListPlace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_before_us", b"_created_before_us", "_created_from_us", b"_created_from_us", "after", b"after", "created_before_us", b"created_before_us", "created_from_us", b"created_from_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_before_us", b"_created_before_us", "_created_from_us", b"_created_from_us", "after", b"after", "created_before_us", b"created_before_us", "created_from_us", b"created_from_us", "customer_id", b"customer_id", "limit", b"limit", "merchant", b"merchant", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__created_before_us: _TypeAlias = _typing.Literal["created_before_us"]  # noqa: Y015
+    _WhichOneofArgType__created_before_us: _TypeAlias = _typing.Literal["_created_before_us", b"_created_before_us"]  # noqa: Y015
+    _WhichOneofReturnType__created_from_us: _TypeAlias = _typing.Literal["created_from_us"]  # noqa: Y015
+    _WhichOneofArgType__created_from_us: _TypeAlias = _typing.Literal["_created_from_us", b"_created_from_us"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_before_us) -> _WhichOneofReturnType__created_before_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_from_us) -> _WhichOneofReturnType__created_from_us | None: ...
+
+Global___ListPaymentsRequest: _TypeAlias = ListPaymentsRequest  # noqa: Y015
+
+@_typing.final
+class ListPaymentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payments(self) -> _containers.RepeatedCompositeFieldContainer[_payment_pb2.Payment]: ...
+    @_builtins.property
+    def next(self) -> Global___ListPlace:
+        """unset: that was all"""
+
+    def __init__(
+        self,
+        *,
+        payments: _abc.Iterable[_payment_pb2.Payment] | None = ...,
+        next: Global___ListPlace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "payments", b"payments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPaymentsResponse: _TypeAlias = ListPaymentsResponse  # noqa: Y015

@@ -49,6 +49,26 @@ class LedgerStub:
                 request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.FromString,
                 _registered_method=True)
+        self.RequestOperation = channel.unary_unary(
+                '/tollgate.v1.Ledger/RequestOperation',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.RequestOperationRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.RequestOperationResponse.FromString,
+                _registered_method=True)
+        self.FindOperation = channel.unary_unary(
+                '/tollgate.v1.Ledger/FindOperation',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.FindOperationRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindOperationResponse.FromString,
+                _registered_method=True)
+        self.UpdatePayment = channel.unary_unary(
+                '/tollgate.v1.Ledger/UpdatePayment',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentResponse.FromString,
+                _registered_method=True)
+        self.ListPayments = channel.unary_unary(
+                '/tollgate.v1.Ledger/ListPayments',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentsResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServicer:
@@ -72,6 +92,30 @@ class LedgerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestOperation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindOperation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePayment(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPayments(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +133,26 @@ def add_LedgerServicer_to_server(servicer, server):
                     servicer.ListShardPayments,
                     request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.SerializeToString,
+            ),
+            'RequestOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestOperation,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.RequestOperationRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.RequestOperationResponse.SerializeToString,
+            ),
+            'FindOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOperation,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindOperationRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.FindOperationResponse.SerializeToString,
+            ),
+            'UpdatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePayment,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentResponse.SerializeToString,
+            ),
+            'ListPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPayments,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +236,114 @@ class Ledger:
             '/tollgate.v1.Ledger/ListShardPayments',
             tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsRequest.SerializeToString,
             tollgate_dot_v1_dot_ledger__pb2.ListShardPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Ledger/RequestOperation',
+            tollgate_dot_v1_dot_ledger__pb2.RequestOperationRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.RequestOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Ledger/FindOperation',
+            tollgate_dot_v1_dot_ledger__pb2.FindOperationRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.FindOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Ledger/UpdatePayment',
+            tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.UpdatePaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Ledger/ListPayments',
+            tollgate_dot_v1_dot_ledger__pb2.ListPaymentsRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.ListPaymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

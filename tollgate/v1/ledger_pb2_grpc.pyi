@@ -34,6 +34,10 @@ class LedgerStub:
     FindPayment: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]
     ListMerchants: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]
     ListShardPayments: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]
+    RequestOperation: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RequestOperationRequest, _ledger_pb2.RequestOperationResponse]
+    FindOperation: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindOperationRequest, _ledger_pb2.FindOperationResponse]
+    UpdatePayment: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.UpdatePaymentRequest, _ledger_pb2.UpdatePaymentResponse]
+    ListPayments: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPaymentsRequest, _ledger_pb2.ListPaymentsResponse]
 
 @_typing.type_check_only
 class LedgerAsyncStub(LedgerStub):
@@ -41,6 +45,10 @@ class LedgerAsyncStub(LedgerStub):
     FindPayment: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]  # type: ignore[assignment]
     ListMerchants: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]  # type: ignore[assignment]
     ListShardPayments: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]  # type: ignore[assignment]
+    RequestOperation: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RequestOperationRequest, _ledger_pb2.RequestOperationResponse]  # type: ignore[assignment]
+    FindOperation: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindOperationRequest, _ledger_pb2.FindOperationResponse]  # type: ignore[assignment]
+    UpdatePayment: _aio.UnaryUnaryMultiCallable[_ledger_pb2.UpdatePaymentRequest, _ledger_pb2.UpdatePaymentResponse]  # type: ignore[assignment]
+    ListPayments: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPaymentsRequest, _ledger_pb2.ListPaymentsResponse]  # type: ignore[assignment]
 
 class LedgerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -63,5 +71,33 @@ class LedgerServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListShardPaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListShardPaymentsResponse, _abc.Awaitable[_ledger_pb2.ListShardPaymentsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RequestOperation(
+        self,
+        request: _ledger_pb2.RequestOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.RequestOperationResponse, _abc.Awaitable[_ledger_pb2.RequestOperationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindOperation(
+        self,
+        request: _ledger_pb2.FindOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.FindOperationResponse, _abc.Awaitable[_ledger_pb2.FindOperationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdatePayment(
+        self,
+        request: _ledger_pb2.UpdatePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.UpdatePaymentResponse, _abc.Awaitable[_ledger_pb2.UpdatePaymentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListPayments(
+        self,
+        request: _ledger_pb2.ListPaymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListPaymentsResponse, _abc.Awaitable[_ledger_pb2.ListPaymentsResponse]]: ...
 
 def add_LedgerServicer_to_server(servicer: LedgerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

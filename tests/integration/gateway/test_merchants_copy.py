@@ -51,7 +51,7 @@ class FakeLedger(LedgerServicer):
 async def ledger() -> AsyncIterator[str]:
     address = f"127.0.0.1:{free_port()}"
     server = aio.server()
-    add_LedgerServicer_to_server(FakeLedger(), server)
+    add_LedgerServicer_to_server(FakeLedger(), server)  # type: ignore[abstract]
     server.add_insecure_port(address)
     await server.start()
     yield address

@@ -14,6 +14,7 @@ import pytest
 from processor.changes import ChangeRecord
 from processor.commit import Committed, Committer
 from processor.intake import Intake
+from processor.judgement import Judge
 from processor.kafka.producer import Outgoing
 from processor.outcome import RetryPolicy
 from processor.patience import Health
@@ -26,6 +27,7 @@ from processor.storage.operations import claim
 from tests.fixtures.changes import NOW_US
 from tests.fixtures.psp_double import PspDouble
 from tollgate.clock import FakeClock
+from tollgate.ids import PAYMENT_OPERATION
 from tollgate.local.postgres import postgres_dsn as dsn_of
 
 
@@ -77,8 +79,12 @@ class Bench:
         assert row is not None
         return row
 
-    async def operation(self, checkout_id: str = "checkout-0001") -> asyncpg.Record:
-        row = await self.pool.fetchrow("SELECT * FROM operations WHERE checkout_id = $1", checkout_id)
+    async def operation(
+        self, checkout_id: str = "checkout-0001", operation_id: str = PAYMENT_OPERATION
+    ) -> asyncpg.Record:
+        row = await self.pool.fetchrow(
+            "SELECT * FROM operations WHERE checkout_id = $1 AND id = $2", checkout_id, operation_id
+        )
         assert row is not None
         return row
 
@@ -134,11 +140,10 @@ async def bench_on(pool: Pool, psp: PspDouble, clock: FakeClock) -> AsyncIterato
         committer=committer,
         adapters=adapters,
         assessor=RuleAssessor(decline_at=80),
-        policy=RetryPolicy(sends_max=3),
+        judge=Judge(RetryPolicy(sends_max=3), clock, lambda: 0.0, lambda name: adapters[name].plan),
         timing=Timing(lease_s=15.0, psp_timeout_s=5.0),
         clock=clock,
         health=health,
-        random=lambda: 0.0,
     )
     intake = Intake(pool, publisher, clock, lambda: None)
     committing = asyncio.create_task(committer.run())

@@ -10,8 +10,9 @@ import pytest
 from processor.operation import CallKind, Claim
 from processor.outcome import Decision
 from processor.psp.interface import Outcome, PspRequest
+from processor.storage.attempts import NewAttempt, store_attempts
 from processor.storage.database import Pool
-from processor.storage.operations import NewAttempt, claim, store_attempts
+from processor.storage.operations import claim
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench, bench_on
 from tollgate.errors import OperationalError

@@ -11,10 +11,9 @@ import pytest
 
 from processor.dispatch import Dispatcher, DispatchPolicy
 from processor.patience import Health
-from processor.psp.interface import Outcome, PspRequest
+from processor.psp.interface import Order, Outcome, PspRequest
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench
-from tollgate.v1.payment_pb2 import Payment
 
 POLL_S = 0.02  # between two looks at a condition, which has a deadline
 NEVER_S = 3600.0  # polling would come too late for any test: only a wake-up helps
@@ -124,16 +123,16 @@ async def test_an_adapter_that_breaks_off_loses_no_payment(
 async def test_a_batch_that_breaks_off_gives_its_room_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, broken = bench.psp.build_charge, 4
+    build, broken = bench.psp.build, 4
 
-    def unbuildable(payment: Payment, idempotency_key: str) -> PspRequest:
+    def unbuildable(order: Order, step: str, idempotency_key: str) -> PspRequest:
         nonlocal broken
         if broken:
             broken -= 1
             raise RuntimeError("a defect in an adapter")
-        return build(payment, idempotency_key)
+        return build(order, step, idempotency_key)
 
-    monkeypatch.setattr(bench.psp, "build_charge", unbuildable)
+    monkeypatch.setattr(bench.psp, "build", unbuildable)
     async with dispatching(bench, concurrency=1, poll_s=0.02):
         for number in range(5):
             await bench.take_in(change_record(accepted_payment(f"checkout-{number:04d}")))
@@ -143,13 +142,13 @@ async def test_a_batch_that_breaks_off_gives_its_room_back(
 async def test_a_request_that_postgres_refuses_holds_up_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = bench.psp.build_charge
+    build = bench.psp.build
 
-    def poisoned(payment: Payment, idempotency_key: str) -> PspRequest:
-        request = build(payment, idempotency_key)
-        return replace(request, path="/\0") if payment.checkout_id == "checkout-0002" else request
+    def poisoned(order: Order, step: str, idempotency_key: str) -> PspRequest:
+        request = build(order, step, idempotency_key)
+        return replace(request, path="/\0") if order.payment.checkout_id == "checkout-0002" else request
 
-    monkeypatch.setattr(bench.psp, "build_charge", poisoned)
+    monkeypatch.setattr(bench.psp, "build", poisoned)
     await bench.take_in(*(change_record(accepted_payment(f"checkout-{n:04d}")) for n in range(5)))
     async with dispatching(bench, poll_s=0.02):
         await until_effects(bench, 4)

@@ -28,7 +28,8 @@ OWNED_BY_SEVEN = "owned-by-7"
 @pytest.fixture
 async def stub(bench: Bench) -> AsyncIterator[LedgerAsyncStub]:
     listen = f"127.0.0.1:{free_port()}"
-    server = await start_ledger(listen, bench.pool, lambda key: 7 if key == OWNED_BY_SEVEN else None)
+    owner_of = {OWNED_BY_SEVEN: 7}.get
+    server = await start_ledger(listen, bench.pool, owner_of, bench.clock, lambda: None)
     async with grpc.aio.insecure_channel(listen) as channel:
         yield LedgerStub(channel)
     await server.stop(0)

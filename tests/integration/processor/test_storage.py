@@ -98,7 +98,7 @@ async def test_the_ledger_finds_payments_and_lists_merchants_with_hashes_only(be
         "UPDATE api_keys SET revoked_at = now() WHERE key_hash = $1", api_key_hash("tg_sk_one")
     )
     listen = f"127.0.0.1:{free_port()}"
-    server = await start_ledger(listen, bench.pool, lambda _checkout_id: None)
+    server = await start_ledger(listen, bench.pool, lambda _checkout_id: None, bench.clock, lambda: None)
     try:
         async with grpc.aio.insecure_channel(listen) as channel:
             stub = LedgerStub(channel)
@@ -116,9 +116,9 @@ async def test_the_ledger_finds_payments_and_lists_merchants_with_hashes_only(be
 
 async def test_a_second_ledger_on_the_same_port_is_refused_and_takes_no_calls_unseen(bench: Bench) -> None:
     listen = f"127.0.0.1:{free_port()}"
-    server = await start_ledger(listen, bench.pool, lambda _checkout_id: None)
+    server = await start_ledger(listen, bench.pool, lambda _checkout_id: None, bench.clock, lambda: None)
     try:
         with pytest.raises(RuntimeError):
-            await start_ledger(listen, bench.pool, lambda _checkout_id: None)
+            await start_ledger(listen, bench.pool, lambda _checkout_id: None, bench.clock, lambda: None)
     finally:
         await server.stop(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,15 +20,15 @@ from processor.operation import (
     LookUp,
     Park,
     Postpone,
-    PspTerms,
     Send,
-    StoredRequest,
+    TakenStep,
     in_doubt,
     next_step,
 )
 from processor.outcome import (
     ANSWER_OF,
     RetryPolicy,
+    Timers,
     begin,
     decide_expired,
     decide_outcome,
@@ -37,8 +38,11 @@ from processor.psp.interface import (
     ActionRequired,
     Approved,
     Declined,
+    OperationKind,
     Outcome,
+    PspPlan,
     PspRequest,
+    PspTerms,
     Resolution,
     Retryable,
     Unknown,
@@ -58,8 +62,17 @@ from tollgate.v1.payment_pb2 import Capture, Payment
 
 POLICY = RetryPolicy(sends_max=3)
 DAY_S = 86_400.0
-REPLAY = PspTerms(Resolution.REPLAY, DAY_S)
-STORED = StoredRequest("charge", PspRequest("POST", "/charges", "key", b"{}"), NOW_US)
+TIMERS = Timers(action_deadline_us=NOW_US + 3_600_000_000, authorization_window_s=DAY_S)
+STORED = TakenStep("charge", PspRequest("POST", "/charges", "key", b"{}"), NOW_US)
+
+
+def plan_of(resolution: Resolution) -> PspPlan:
+    steps = {kind: (kind.value,) for kind in OperationKind} | {OperationKind.PAYMENT: ("charge",)}
+    terms = {step: PspTerms(resolution, DAY_S) for names in steps.values() for step in names}
+    return PspPlan(steps, terms, authorization_window_s=DAY_S)
+
+
+REPLAY = plan_of(Resolution.REPLAY)
 
 answers = st.one_of(
     st.builds(
@@ -107,8 +120,9 @@ def sent(*heard: Answer | None) -> tuple[Call, ...]:
     return tuple(Call(CallKind.SEND, answer) for answer in heard)
 
 
-def claimed(payment: Payment, earlier: Sequence[Call] = (), stored: StoredRequest | None = None) -> Claim:
-    return Claim(payment, "payment", 1, 15.0, stored, tuple(earlier))
+def claimed(payment: Payment, earlier: Sequence[Call] = (), stored: TakenStep | None = None) -> Claim:
+    steps = (replace(stored, calls=tuple(earlier)),) if stored else ()
+    return Claim(payment, "payment", 1, 15.0, OperationKind.PAYMENT, payment.amount, NOW_US, steps)
 
 
 @given(payments, st.lists(calls, max_size=6), answers, st.floats(0, 1, exclude_max=True))
@@ -117,7 +131,7 @@ def test_no_answer_moves_a_payment_outside_the_status_table(
 ) -> None:
     before = Payment.FromString(payment.SerializeToString())
     all_calls = [*earlier, Call(CallKind.SEND, ANSWER_OF[type(outcome)])]
-    decision = decide_outcome(payment, all_calls, outcome, NOW_US, POLICY, jitter)
+    decision = decide_outcome(payment, all_calls, outcome, NOW_US, POLICY, jitter, TIMERS)
     assert payment == before
     if decision.payment is None:
         return
@@ -133,14 +147,14 @@ def test_an_operation_either_ends_or_is_scheduled_or_waits_for_someone(
     payment: Payment, earlier: list[Call], outcome: Outcome, jitter: float
 ) -> None:
     all_calls = [*earlier, Call(CallKind.SEND, ANSWER_OF[type(outcome)])]
-    decision = decide_outcome(payment, all_calls, outcome, NOW_US, POLICY, jitter)
+    decision = decide_outcome(payment, all_calls, outcome, NOW_US, POLICY, jitter, TIMERS)
     ways = [
         decision.settled is not None,
         decision.claim_after_s is not None,
         decision.parked_reason is not None,
     ]
-    assert sum(ways) == (0 if isinstance(outcome, ActionRequired) else 1)
-    if decision.claim_after_s is not None:
+    assert sum(ways) == 1
+    if isinstance(outcome, Retryable | Unknown) and decision.claim_after_s is not None:
         assert 0 <= decision.claim_after_s <= POLICY.retry_after_max_s
 
 
@@ -149,7 +163,7 @@ def test_in_doubt_is_never_turned_into_failed_but_by_the_psp_s_own_word(
     earlier: list[Call], outcome: Outcome, jitter: float
 ) -> None:
     all_calls = [*earlier, Call(CallKind.SEND, ANSWER_OF[type(outcome)])]
-    decision = decide_outcome(processing(), all_calls, outcome, NOW_US, POLICY, jitter)
+    decision = decide_outcome(processing(), all_calls, outcome, NOW_US, POLICY, jitter, TIMERS)
     if in_doubt(all_calls) and not isinstance(outcome, Declined):
         assert decision.payment is None or decision.payment.status != FAILED
 
@@ -163,10 +177,10 @@ def test_after_an_unknown_only_the_stored_bytes_go_out_and_only_while_the_key_is
     earlier: list[Call], resolution: Resolution, age_us: int
 ) -> None:
     claim = claimed(processing(), earlier, STORED)
-    step = next_step(claim, PspTerms(resolution, DAY_S), NOW_US + age_us)
+    step = next_step(claim, plan_of(resolution), NOW_US + age_us)
     assert isinstance(step, Send | LookUp | Park)
     if isinstance(step, Send | LookUp):
-        assert step.stored is STORED
+        assert step.taken.request is STORED.request
     if in_doubt(earlier) and isinstance(step, Send):
         assert resolution is Resolution.REPLAY
         assert -RETENTION_MARGIN_S * 1e6 <= age_us < (DAY_S - RETENTION_MARGIN_S) * 1e6
@@ -176,14 +190,14 @@ def test_after_an_unknown_only_the_stored_bytes_go_out_and_only_while_the_key_is
 def test_an_answer_that_came_too_late_to_decide_leaves_the_doubt(late: Answer) -> None:
     assert in_doubt(sent(late))
     claim, day = claimed(processing(), sent(late), STORED), round(DAY_S * 1e6)
-    assert next_step(claim, REPLAY, NOW_US) == Send(STORED)
+    assert next_step(claim, REPLAY, NOW_US) == Send(claim.steps[-1])
     assert isinstance(next_step(claim, REPLAY, NOW_US + day), Park)
-    assert next_step(claim, PspTerms(Resolution.LOOKUP, DAY_S), NOW_US) == LookUp(STORED)
+    assert next_step(claim, plan_of(Resolution.LOOKUP), NOW_US) == LookUp(claim.steps[-1])
 
 
 def test_clocks_that_differ_by_less_than_the_margin_park_nothing() -> None:
     claim = claimed(processing(), sent(None), STORED)
-    assert next_step(claim, REPLAY, NOW_US - 100_000) == Send(STORED)
+    assert next_step(claim, REPLAY, NOW_US - 100_000) == Send(claim.steps[-1])
     assert isinstance(next_step(claim, REPLAY, NOW_US - round((RETENTION_MARGIN_S + 1) * 1e6)), Park)
 
 
@@ -212,7 +226,7 @@ def test_a_refusal_without_effect_after_an_unknown_settles_nothing() -> None:
 def test_a_payment_not_sent_before_its_end_expires_without_a_call(lateness_us: int) -> None:
     payment = processing()
     assert next_step(claimed(payment), REPLAY, payment.expires_at_us + lateness_us) == Expire()
-    assert next_step(claimed(payment), REPLAY, payment.expires_at_us - 1) == Execute()
+    assert next_step(claimed(payment), REPLAY, payment.expires_at_us - 1) == Execute("charge")
     decision = decide_expired(payment, payment.expires_at_us)
     assert decision.payment is not None
     assert (decision.payment.status, decision.payment.failure.code) == (FAILED, "expired")
@@ -221,7 +235,7 @@ def test_a_payment_not_sent_before_its_end_expires_without_a_call(lateness_us: i
 def test_once_sent_a_payment_does_not_expire() -> None:
     payment = processing()
     claim = claimed(payment, sent(Answer.RETRYABLE), STORED)
-    assert next_step(claim, REPLAY, payment.expires_at_us + 1) == Send(STORED)
+    assert next_step(claim, REPLAY, payment.expires_at_us + 1) == Send(claim.steps[-1])
 
 
 def test_without_an_adapter_a_payment_waits() -> None:
@@ -232,7 +246,7 @@ def test_without_an_adapter_a_payment_waits() -> None:
 def test_retries_end_as_psp_unavailable_only_when_no_call_can_have_had_an_effect() -> None:
     def after(*heard: Answer) -> Payment | None:
         outcome = Retryable("429")
-        return decide_outcome(processing(), sent(*heard), outcome, NOW_US, POLICY, 0.5).payment
+        return decide_outcome(processing(), sent(*heard), outcome, NOW_US, POLICY, 0.5, TIMERS).payment
 
     assert after(Answer.RETRYABLE, Answer.RETRYABLE) is None
     ended = after(Answer.RETRYABLE, Answer.RETRYABLE, Answer.RETRYABLE)
@@ -250,7 +264,7 @@ def test_retries_end_as_psp_unavailable_only_when_no_call_can_have_had_an_effect
     ],
 )
 def test_an_approval_of_something_else_is_an_anomaly_and_never_a_success(approved: Approved) -> None:
-    decision = decide_outcome(processing(), sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0)
+    decision = decide_outcome(processing(), sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0, TIMERS)
     assert decision.payment is None
     assert decision.settled is None
     assert decision.anomaly
@@ -261,7 +275,7 @@ def test_proof_of_an_effect_on_an_ended_payment_is_an_anomaly() -> None:
     payment = processing()
     payment.status = FAILED
     approved = Approved("ch_1", 1234, "USD", captured=True)
-    decision = decide_outcome(payment, sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0)
+    decision = decide_outcome(payment, sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0, TIMERS)
     assert (decision.payment, decision.anomaly) == (None, "approved_while_failed")
 
 
@@ -273,10 +287,12 @@ def test_an_approval_captures_at_once_or_authorizes(
     capture: Capture.ValueType, status: int, captured: int
 ) -> None:
     approved = Approved("ch_1", 1234, "USD", captured=capture == Capture.CAPTURE_AUTOMATIC)
-    decision = decide_outcome(processing(capture), sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0)
+    decision = decide_outcome(
+        processing(capture), sent(Answer.APPROVED), approved, NOW_US, POLICY, 0.0, TIMERS
+    )
     assert decision.payment is not None
     assert (decision.payment.status, decision.payment.captured_amount) == (status, captured)
-    assert decision.settled is True
+    assert decision.settled is (True if status == SUCCEEDED else None)
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
@@ -284,7 +300,7 @@ def test_an_unknown_is_asked_about_within_two_seconds_and_then_at_least_every_te
     count: int, jitter: float
 ) -> None:
     unheard = sent(*[Answer.UNKNOWN] * count)
-    decision = decide_outcome(processing(), unheard, Unknown("time-out"), NOW_US, POLICY, jitter)
+    decision = decide_outcome(processing(), unheard, Unknown("time-out"), NOW_US, POLICY, jitter, TIMERS)
     assert decision.claim_after_s is not None
     assert 0 <= decision.claim_after_s <= (2.0 if count == 1 else 10.0)
 
