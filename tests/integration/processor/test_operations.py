@@ -3,71 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 
-import asyncpg
 import pytest
 
-from processor.operation_request import Accepted, Known, RefusalCode, Refused, Wanted
-from processor.psp.interface import OperationKind, Outcome, PspRequest, Resolution
+from processor.operation_request import Accepted, Known, RefusalCode, Refused
+from processor.psp.interface import Outcome, PspRequest, Resolution
 from processor.storage.operations import claim
 from processor.storage.payments import find_payment
-from processor.storage.requests import find_operation, request_operation, update_payment
+from processor.storage.requests import find_operation, update_payment
 from tests.fixtures.changes import accepted_payment, change_record
+from tests.integration.processor.asking import (
+    CANCEL,
+    CAPTURE,
+    HOUR_S,
+    REFUND,
+    accepted,
+    ask_for,
+    authorized,
+    drain,
+    events,
+    paid,
+    refusal,
+    standing,
+)
 from tests.integration.processor.conftest import Bench
 from tollgate.v1.payment_pb2 import Capture, MetadataEntry, OperationStatus, Payment
-
-CAPTURE, CANCEL, REFUND = OperationKind.CAPTURE, OperationKind.CANCEL, OperationKind.REFUND
-HOUR_S = 3600.0
-_IDS = count(1)
-
-
-async def ask_for(
-    bench: Bench, kind: OperationKind, amount: int | None = None, key: str | None = None, reason: str = ""
-) -> Accepted | Known | Refused:
-    number = next(_IDS)
-    wanted = Wanted(kind, amount, reason, key or f"key-{number}")
-    return await request_operation(
-        bench.pool, "acme", "checkout-0001", wanted, f"op_{number}", bench.clock.now_us()
-    )
-
-
-async def accepted(bench: Bench, kind: OperationKind, amount: int | None = None) -> str:
-    answer = await ask_for(bench, kind, amount)
-    assert isinstance(answer, Accepted)
-    return answer.operation.id
-
-
-async def refusal(bench: Bench, kind: OperationKind, amount: int | None = None) -> RefusalCode:
-    answer = await ask_for(bench, kind, amount)
-    assert isinstance(answer, Refused)
-    assert answer.message
-    return answer.code
-
-
-async def paid(bench: Bench, capture: Capture.ValueType = Capture.CAPTURE_AUTOMATIC) -> None:
-    await bench.take_in(change_record(accepted_payment(capture=capture)))
-    await drain(bench)
-
-
-async def authorized(bench: Bench) -> None:
-    await paid(bench, Capture.CAPTURE_MANUAL)
-
-
-async def drain(bench: Bench) -> None:
-    while await bench.run_due():
-        pass
-
-
-async def standing(bench: Bench) -> tuple[str, int, int]:
-    row = await bench.payment()
-    return row["status"], row["captured_amount"], row["refunded_amount"]
-
-
-async def events(bench: Bench) -> list[str]:
-    rows = await bench.pool.fetch("SELECT version, event_type, snapshot FROM outbox ORDER BY id")
-    assert [row["version"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["event_type"].removeprefix("tollgate.") for row in rows]
 
 
 async def test_a_capture_takes_part_and_releases_the_rest(bench: Bench) -> None:
@@ -262,107 +222,6 @@ async def test_refusals_without_effect_fail_an_operation_as_psp_unavailable(benc
     assert await standing(bench) == ("succeeded", 1234, 0)
 
 
-async def test_a_psp_with_two_steps_gets_each_once_under_a_key_of_its_own(bench: Bench) -> None:
-    bench.psp.has_two_steps = True
-    bench.psp.script += ["lose", "approve", "drop", "lose"]
-    await paid(bench)
-    assert await standing(bench) == ("succeeded", 1234, 0)
-    paths = [request.path for request in bench.psp.sent]
-    assert paths == ["/create", "/create", "/confirm", "/confirm", "/confirm"]
-    assert len(set(bench.psp.sent)) == 2
-    assert len({request.idempotency_key for request in bench.psp.sent}) == 2
-    assert len(bench.psp.charges) == len(bench.psp.effects) == 1
-    stored = await bench.pool.fetch("SELECT step, position FROM psp_requests ORDER BY position")
-    assert [tuple(row) for row in stored] == [("create", 1), ("confirm", 2)]
-    assert len(await events(bench)) == 3
-
-
-async def test_a_worker_that_dies_between_two_steps_leaves_the_second_to_another(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.psp.has_two_steps = True
-    send = bench.psp.send
-
-    async def hangs(request: PspRequest, traceparent: str) -> Outcome:
-        await send(request, traceparent)
-        raise asyncio.CancelledError  # the process is gone
-
-    await bench.take_in(change_record(accepted_payment()))
-    assert await bench.run_due() == 1  # created
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.psp, "send", hangs)
-        with pytest.raises(asyncio.CancelledError):
-            await bench.run_due()
-    await bench.let_leases_end()
-    await drain(bench)
-    assert await standing(bench) == ("succeeded", 1234, 0)
-    assert len(bench.psp.effects) == 1
-
-
-async def awaiting_its_payer(bench: Bench, capture: Capture.ValueType = Capture.CAPTURE_AUTOMATIC) -> None:
-    bench.psp.script.append("action")
-    await paid(bench, capture)
-    row = await bench.payment()
-    assert (row["status"], row["next_action_url"]) == ("requires_action", "https://psp.example/3ds")
-
-
-async def test_a_payer_who_came_is_found_by_asking_and_the_bytes_are_not_sent_again(bench: Bench) -> None:
-    await awaiting_its_payer(bench)
-    bench.psp.visit()
-    await bench.let_leases_end()
-    await drain(bench)
-    assert await standing(bench) == ("succeeded", 1234, 0)
-    assert (await bench.payment())["next_action_url"] == ""
-    assert (len(bench.psp.sent), len(bench.psp.asked)) == (1, 1)
-
-
-async def test_a_payer_who_never_comes_ends_the_payment_at_the_psp_too(bench: Bench) -> None:
-    await awaiting_its_payer(bench)
-    await bench.let_leases_end()
-    assert await bench.run_due() == 1  # asked too early: it goes on waiting
-    assert (await standing(bench))[0] == "requires_action"
-    bench.clock.advance(HOUR_S)
-    await bench.let_leases_end()
-    await drain(bench)
-    row = await bench.payment()
-    assert (row["status"], row["failure_code"]) == ("failed", "action_expired")
-    assert [charge.status for charge in bench.psp.charges.values()] == ["canceled"]
-
-
-async def test_a_payer_who_comes_at_the_last_moment_has_paid(bench: Bench) -> None:
-    await awaiting_its_payer(bench)
-    bench.clock.advance(HOUR_S)
-    await bench.let_leases_end()
-    assert await bench.run_due() == 1  # asked: still waiting
-    bench.psp.visit()
-    await drain(bench)  # the PSP refuses to end it, is asked again, and says so
-    assert await standing(bench) == ("succeeded", 1234, 0)
-    assert bench.psp.total("cancel") == 0
-
-
-async def test_a_cancel_ends_a_payment_that_waits_for_its_payer(bench: Bench) -> None:
-    await awaiting_its_payer(bench)
-    await accepted(bench, CANCEL)
-    await drain(bench)
-    assert await standing(bench) == ("canceled", 0, 0)
-    own = await bench.operation()
-    assert (own["status"], own["failure_code"], own["claimable_at"]) == ("failed", "canceled", None)
-
-
-async def test_an_authorization_past_its_window_ends_as_the_psp_says(bench: Bench) -> None:
-    await authorized(bench)
-    await bench.let_leases_end()
-    assert await bench.run_due() == 1
-    assert (await standing(bench))[0] == "authorized"  # it outlives its window
-    (charge,) = bench.psp.charges.values()
-    charge.status = "expired"
-    await bench.let_leases_end()
-    await drain(bench)
-    row = await bench.payment()
-    assert (row["status"], row["failure_code"]) == ("canceled", "authorization_expired")
-    assert len(bench.psp.sent) == 1
-
-
 async def test_a_late_answer_to_a_cancel_that_another_worker_finished_contradicts_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,42 +267,3 @@ async def test_a_change_needs_the_version_that_was_seen_and_makes_the_next(bench
     await accepted(bench, REFUND)
     await drain(bench)
     assert (await bench.payment())["description"] == "Tea"
-
-
-INSERT = """
-INSERT INTO operations
-    (merchant, checkout_id, id, type, amount, created_at, number, idempotency_key, fingerprint)
-VALUES ('acme', 'checkout-0001', $1, $2, $3, now(), $4, $1, 'x')
-"""
-
-
-async def test_the_database_refuses_refunds_of_more_than_was_captured(bench: Bench) -> None:
-    await paid(bench)
-    await bench.pool.execute(INSERT, "op_a", "refund", 1000, 1)
-    with pytest.raises(asyncpg.CheckViolationError, match="more than the payment has"):
-        await bench.pool.execute(INSERT, "op_b", "refund", 235, 2)
-    await bench.pool.execute("UPDATE operations SET status = 'failed' WHERE id = 'op_a'")
-    await bench.pool.execute(INSERT, "op_b", "refund", 235, 2)
-
-
-async def test_the_database_refuses_a_second_end_of_an_authorization(bench: Bench) -> None:
-    await authorized(bench)
-    await bench.pool.execute(INSERT, "op_a", "capture", 1000, 1)
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await bench.pool.execute(INSERT, "op_b", "cancel", 1234, 2)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "refunded_amount = 1",  # succeeded, and yet refunded
-        "status = 'refunded'",
-        "status = 'partially_refunded', refunded_amount = captured_amount",
-        "captured_amount = 1000",
-        "amount = 2000",
-    ],
-)
-async def test_the_database_refuses_amounts_that_do_not_fit_the_status(bench: Bench, change: str) -> None:
-    await paid(bench)
-    with pytest.raises(asyncpg.CheckViolationError):
-        await bench.pool.execute(f"UPDATE payments SET version = version + 1, {change}")  # noqa: S608
