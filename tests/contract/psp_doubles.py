@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import aiohttp
+
 from processor.psp.interface import (
     Advanced,
     Approved,
@@ -37,11 +39,16 @@ class PspDouble(Protocol):
     answers_never_at_first: str
     resets_at_first: str
     unavailable_once: str
+    needs_action: str
 
     def adapter(self, timeout_s: float) -> PspAdapter: ...
     async def effects(self, checkout_id: str) -> int: ...
     async def moved(self, checkout_id: str, effect: str) -> int:
         """What its effects of this type (charge, authorization, capture, cancel, refund) add up to."""
+        ...
+
+    async def visit(self, url: str, *, approves: bool) -> None:
+        """The payer opens the page of an ActionRequired and decides."""
         ...
 
     async def fail_with_500(self) -> None: ...
@@ -60,6 +67,7 @@ class SimulatorDouble:
     answers_never_at_first = "pm_lost"
     resets_at_first = "pm_reset"
     unavailable_once = "pm_unavailable_1"
+    needs_action = "pm_action"
 
     def __init__(self, folder: Path) -> None:
         self._simulator = RunningSimulator(folder)
@@ -78,6 +86,14 @@ class SimulatorDouble:
             for found in ledger["effects"]
             if (found["checkout_id"], found["type"]) == (checkout_id, effect)
         )
+
+    async def visit(self, url: str, *, approves: bool) -> None:
+        form = {"outcome": "approve" if approves else "decline"}
+        async with aiohttp.ClientSession(raise_for_status=True) as payer:
+            async with payer.get(url) as page:
+                shown = await page.text()
+                assert all(f'value="{choice}"' in shown for choice in ("approve", "decline"))
+            await payer.post(url, data=form)
 
     async def fail_with_500(self) -> None:
         await self._simulator.set_scenario(error_rate=1.0)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from processor.psp.interface import (
+    ActionRequired,
     Approved,
     Declined,
     Done,
@@ -20,6 +21,7 @@ from tests.contract.psp_doubles import (
     PspDouble,
     carried_out,
     executed,
+    execution_of,
     last_request,
     operation_of,
     payment,
@@ -129,3 +131,46 @@ async def test_a_question_that_reaches_nobody_is_unknown(adapter: PspAdapter, do
     assert isinstance(await adapter.ask(paid), Approved)
     await double.vanish()
     assert isinstance(await adapter.ask(paid), Unknown)
+
+
+async def awaiting_its_payer(
+    adapter: PspAdapter, double: PspDouble, capture: Capture.ValueType = Capture.CAPTURE_AUTOMATIC
+) -> tuple[Payment, str]:
+    """The payment as it is now, and the payer's page."""
+    wanted = payment("checkout-1", double.needs_action, capture)
+    outcome = await carried_out(adapter, execution_of(wanted))
+    assert isinstance(outcome, ActionRequired)
+    wanted.psp_reference = outcome.reference
+    assert await adapter.ask(wanted) == outcome
+    assert await double.effects("checkout-1") == 0
+    return wanted, outcome.url
+
+
+@pytest.mark.parametrize("capture", [Capture.CAPTURE_AUTOMATIC, Capture.CAPTURE_MANUAL])
+async def test_a_payer_who_confirms_has_paid_once(
+    adapter: PspAdapter, double: PspDouble, capture: Capture.ValueType
+) -> None:
+    waiting, url = await awaiting_its_payer(adapter, double, capture)
+    await double.visit(url, approves=True)
+    automatic = capture == Capture.CAPTURE_AUTOMATIC
+    expected = Approved(waiting.psp_reference, 4200, "JPY", captured=automatic)
+    assert await adapter.ask(waiting) == expected
+    assert await double.moved("checkout-1", "charge" if automatic else "authorization") == 4200
+
+
+async def test_a_payer_who_declines_has_not_paid(adapter: PspAdapter, double: PspDouble) -> None:
+    waiting, url = await awaiting_its_payer(adapter, double)
+    await double.visit(url, approves=False)
+    outcome = await adapter.ask(waiting)
+    assert isinstance(outcome, Declined)
+    assert outcome.code
+    assert await double.effects("checkout-1") == 0
+
+
+async def test_what_waits_for_its_payer_can_be_ended_and_then_no_payer_can_pay(
+    adapter: PspAdapter, double: PspDouble
+) -> None:
+    waiting, _url = await awaiting_its_payer(adapter, double)
+    assert isinstance(await carried_out(adapter, operation_of(waiting, CANCEL)), Done)
+    assert isinstance(await adapter.ask(waiting), Declined)
+    assert await double.moved("checkout-1", "charge") == 0

@@ -58,7 +58,7 @@ from processor.psp.interface import (
     Unknown,
 )
 from tests.fixtures.changes import NOW_US, accepted_payment
-from tollgate.status import CANCELED, PENDING, PROCESSING, TERMINAL, is_legal
+from tollgate.status import CANCELED, PARTIALLY_REFUNDED, PENDING, PROCESSING, REFUNDED, TERMINAL, is_legal
 from tollgate.v1.payment_pb2 import Capture, OperationStatus, Payment
 
 POLICY = RetryPolicy(sends_max=3)
@@ -237,6 +237,9 @@ class OnePayment(RuleBasedStateMachine):
             return
         payment = self.payment
         assert 0 <= payment.refunded_amount <= payment.captured_amount <= payment.amount
+        whole = payment.captured_amount and payment.refunded_amount == payment.captured_amount
+        assert (payment.status == REFUNDED) == bool(whole)
+        assert (payment.status == PARTIALLY_REFUNDED) == (bool(payment.refunded_amount) and not whole)
         under_way = [item for item in self.all if item.status == "pending"]
         refunds = sum(item.amount for item in under_way if item.kind is OperationKind.REFUND)
         assert payment.refunded_amount + refunds <= payment.captured_amount

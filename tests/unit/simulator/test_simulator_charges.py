@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from tollgate.local.simulator.charges import (
     Book,
+    Charge,
     Execution,
     decide_cancel,
     decide_capture,
     decide_charge,
     decide_refund,
+    decide_visit,
 )
 from tollgate.local.simulator.requests import AmountOrder, ChargeOrder
 
@@ -122,3 +124,46 @@ def test_refunded_is_at_most_captured_is_at_most_authorized(
     state = psp.book.charge(charge)
     assert state is not None
     assert (state["captured_amount"], state["refunded_amount"]) == (captured, totals["refund"])
+
+
+def _waiting(psp: _Psp) -> Charge:
+    """A charge that waits for its payer."""
+    execution = decide_charge(_order(), None, "k0", "d", AT_US, psp.new_id, action_at="http://psp/3ds/")
+    psp.carry_out(execution)
+    return execution.answer
+
+
+def _visit(psp: _Psp, charge_id: str, *, approves: bool) -> bool:
+    """Whether it decided anything."""
+    charge = psp.book.charge(charge_id)
+    assert charge is not None
+    visited = decide_visit(charge, approves, AT_US)
+    if visited is not None:
+        psp.carry_out(visited)
+    return visited is not None
+
+
+def test_a_payer_decides_once_and_what_they_confirm_is_charged_under_the_first_key() -> None:
+    psp = _Psp()
+    waiting = _waiting(psp)
+    assert (waiting["url"], psp.effects) == (f"http://psp/3ds/{waiting['id']}", [])
+    assert [_visit(psp, waiting["id"], approves=choice) for choice in (True, True, False)] == [
+        True,
+        False,
+        False,
+    ]
+    assert psp.effects == [("charge", 1000)]
+    first = psp.book.answer("k0")
+    assert first is not None
+    assert b"requires_action" in first.body  # a replay is answered as at first: the charge is to be read
+    assert psp.do("refunds", waiting["id"]) == 200
+
+
+def test_a_payer_who_declines_and_one_who_is_too_late_move_nothing() -> None:
+    psp = _Psp()
+    declined, canceled = _waiting(psp)["id"], _waiting(psp)["id"]
+    assert _visit(psp, declined, approves=False)
+    assert not _visit(psp, declined, approves=True)
+    assert psp.do("cancel", canceled) == 200
+    assert not _visit(psp, canceled, approves=True)
+    assert psp.effects == []

@@ -34,7 +34,8 @@ async def serve(settings: SimulatorSettings) -> int:
     gc.freeze()  # what was recovered lives as long as the process
     clock = SystemClock()
     director = Director(random.Random(settings.seed))  # noqa: S311 - rates of made-up trouble, not secrets
-    service = Service(ledger, director, clock, lambda prefix: f"{prefix}_{secrets.token_hex(12)}")
+    public_url = settings.public_url or f"http://{settings.listen}"
+    service = Service(ledger, director, clock, lambda prefix: f"{prefix}_{secrets.token_hex(12)}", public_url)
     server = SimulatorServer(service, ledger, director, clock)
     runner = web.ServerRunner(
         web.Server(server.handle, handler_cancellation=True, access_log=None), shutdown_timeout=1.0

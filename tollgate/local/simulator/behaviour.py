@@ -23,11 +23,13 @@ class Behaviour:
     decline_code: str | None = None
     delay_ms: int = 0
     unavailable_times: int = 0
+    needs_action: bool = False
     first_delivery: Delivery = Delivery.ANSWER
 
 
 _APPROVES = Behaviour()
 _FIXED = {
+    "pm_action": Behaviour(needs_action=True),
     "pm_declined": Behaviour(decline_code="insufficient_funds"),
     "pm_lost": Behaviour(first_delivery=Delivery.LOST),
     "pm_reset": Behaviour(first_delivery=Delivery.RESET),

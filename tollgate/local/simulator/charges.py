@@ -8,7 +8,7 @@ book has seen the same executions in the same order as the one that crashed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -93,9 +93,18 @@ class Book:
 
 
 def decide_charge(
-    order: ChargeOrder, decline_code: str | None, key: str, digest: str, at_us: int, new_id: NewId
+    order: ChargeOrder,
+    decline_code: str | None,
+    key: str,
+    digest: str,
+    at_us: int,
+    new_id: NewId,
+    *,
+    action_at: str | None = None,
 ) -> Execution:
-    """A charge, an authorization when capture is manual, or a decline."""
+    """A charge, an authorization when capture is manual, or a decline. With `action_at`, the address below
+    which payers' pages are, it waits for its payer and has no effect yet.
+    """
     captures = order.capture == "automatic"
     charge: Charge = {
         "id": new_id("ch"),
@@ -115,10 +124,34 @@ def decide_charge(
         return Execution(
             key, digest, 402, charge | {"status": "declined", "captured_amount": 0, "error": error}
         )
+    if action_at is not None:
+        page = {"url": f"{action_at}{charge['id']}", "idempotency_key": key}
+        return Execution(
+            key, digest, 200, charge | {"status": "requires_action", "captured_amount": 0} | page
+        )
     effect = _effect(
         charge, charge["id"], "charge" if captures else "authorization", order.amount, key, at_us
     )
     return Execution(key, digest, 200, charge, effect=effect)
+
+
+def decide_visit(charge: Charge, approves: bool, at_us: int) -> Execution | None:
+    """The payer came to the page, once: None when the charge doesn't wait for anybody (any more)."""
+    if charge["status"] != "requires_action":
+        return None
+    key = charge["idempotency_key"]
+    after = {name: value for name, value in charge.items() if name not in ("url", "idempotency_key")}
+    if not approves:
+        error = {"code": "authentication_failed", "message": "The payer did not confirm the payment."}
+        return Execution(f"visit:{charge['id']}", "", 200, after | {"status": "declined", "error": error})
+    captures = charge["capture"] == "automatic"
+    after |= {
+        "status": "succeeded" if captures else "authorized",
+        "captured_amount": charge["amount"] if captures else 0,
+    }
+    kind = "charge" if captures else "authorization"
+    effect = _effect(after, after["id"], kind, after["amount"], key, at_us)
+    return Execution(f"visit:{charge['id']}", "", 200, after, effect=effect)
 
 
 def decide_capture(
@@ -137,7 +170,11 @@ def decide_capture(
 
 
 def decide_cancel(charge: Charge, key: str, digest: str, at_us: int, new_id: NewId) -> Execution:
-    """Voids an authorization; never refunds."""
+    """Voids an authorization, or ends what waits for its payer, which moves nothing; never refunds."""
+    if charge["status"] == "requires_action":
+        after = charge | {"status": "canceled"}
+        ended = _done(after, "cancel", new_id("cn"), charge["amount"], key, digest, at_us)
+        return replace(ended, effect=None)
     if charge["status"] != "authorized":
         return _refused(
             charge, key, digest, 409, "invalid_transition", "Only an authorized charge is canceled."

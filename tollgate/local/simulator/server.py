@@ -21,9 +21,10 @@ from tollgate.errors import OperationalError
 from tollgate.local.simulator import requests
 from tollgate.local.simulator.behaviour import Delivery
 from tollgate.local.simulator.ledger import Ledger
+from tollgate.local.simulator.payer_page import payer_page
 from tollgate.local.simulator.requests import Refusal
 from tollgate.local.simulator.scenario import Director
-from tollgate.local.simulator.service import Call, Reply, Service
+from tollgate.local.simulator.service import PAGES, Call, Reply, Service
 
 CALLS_MAX: Final = 4096  # under way at once; beyond it a 429 that had no effect
 BODY_TIMEOUT_S: Final = 10.0
@@ -48,6 +49,8 @@ class SimulatorServer:
         if request.path.startswith("/v1/"):
             return await self._handle_call(request)
         try:
+            if request.path.startswith(PAGES):
+                return await self._handle_payer(request)
             return await self._handle_own(request)
         except ValidationError as error:
             return _refused(requests.invalid_request(error))
@@ -82,6 +85,16 @@ class SimulatorServer:
         except OperationalError:
             return _close(request)  # not durable, so never answered
         return await _deliver(request, reply)
+
+    async def _handle_payer(self, request: web.BaseRequest) -> web.Response:
+        """The page where a payer confirms: shown by GET, decided by POST (`outcome=decline` or anything)."""
+        charge_id = request.path.removeprefix(PAGES)
+        if request.method == "POST":
+            approves = b"outcome=decline" not in await request.read()
+            charge = await self._service.visit(charge_id, approves=approves)
+        else:
+            charge = self._service.standing(charge_id)
+        return web.Response(body=payer_page(charge), content_type="text/html", charset="utf-8")
 
     def _ended(self, task: asyncio.Task[Reply]) -> None:
         self._under_way.discard(task)

@@ -27,12 +27,14 @@ from tollgate.local.simulator.charges import (
     decide_capture,
     decide_charge,
     decide_refund,
+    decide_visit,
 )
 from tollgate.local.simulator.ledger import UNAVAILABLE, Ledger
 from tollgate.local.simulator.requests import Refusal
 from tollgate.local.simulator.scenario import Director
 
 _CHARGES: Final = "/v1/charges"
+PAGES: Final = "/3ds/"  # where payers confirm, one page a charge
 _CHARGE_PATH = re.compile(rf"{_CHARGES}/([a-z0-9_]+)(?:/(capture|cancel|refunds))?")
 
 
@@ -69,11 +71,14 @@ _INTERNAL_ERROR = orjson.dumps(
 class Service:
     """Answers calls on /v1/*. One event loop; every decision on a charge happens between two awaits."""
 
-    def __init__(self, ledger: Ledger, director: Director, clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self, ledger: Ledger, director: Director, clock: Clock, new_id: NewId, public_url: str
+    ) -> None:
         self._ledger = ledger
         self._director = director
         self._clock = clock
         self._new_id = new_id
+        self._pages = public_url.rstrip("/") + PAGES
         self._running: dict[str, _Running] = {}
 
     async def answer(self, call: Call) -> Reply:
@@ -93,6 +98,18 @@ class Service:
             self._ledger.call_answered(call.number, reply.status)
         await self._ledger.journal.commit()
         return reply
+
+    def standing(self, charge_id: str) -> Charge:
+        """The charge as it is. Raises Refusal when there is none."""
+        return self._charge(charge_id)
+
+    async def visit(self, charge_id: str, *, approves: bool) -> Charge:
+        """The payer decided on the page. Durable when it returns; a second visit changes nothing."""
+        execution = decide_visit(self._charge(charge_id), approves, self._clock.now_us())
+        if execution is not None:
+            self._ledger.execute(execution)
+            await self._ledger.journal.commit()
+        return self._charge(charge_id)
 
     async def _carry_out(self, call: Call) -> Reply:
         try:
@@ -161,7 +178,13 @@ class Service:
             await self._ledger.journal.commit()
             await asyncio.sleep(behaviour.delay_ms / 1000)
         execution = decide_charge(
-            order, behaviour.decline_code, call.key, digest, self._clock.now_us(), self._new_id
+            order,
+            behaviour.decline_code,
+            call.key,
+            digest,
+            self._clock.now_us(),
+            self._new_id,
+            action_at=self._pages if behaviour.needs_action else None,
         )
         answer = self._ledger.execute(execution)
         return Reply(answer.status, answer.body, behaviour.first_delivery)
