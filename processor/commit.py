@@ -19,6 +19,7 @@ import structlog
 from processor import metrics
 from processor.outcome import Decision
 from processor.patience import Health, persist
+from processor.psp.interface import OperationKind
 from processor.storage.database import Pool
 from processor.storage.operations import Conclusion, conclude
 from tollgate.clock import Clock
@@ -121,10 +122,13 @@ def _count(committed: Committed, now_us: int) -> None:
                 "lease_lost", detail="The answer is kept as evidence; whoever holds the lease decides.", **ids
             )
             continue
-        if decision.payment:
+        if decision.payment and conclusion.claim.kind is OperationKind.PAYMENT:
             metrics.OUTCOMES.labels(NAME[decision.payment.status]).inc()
             waited_s = (now_us - decision.payment.created_at_us) / 1e6
             metrics.ACCEPTANCE_TO_OUTCOME.observe(max(0.0, waited_s))
+        elif decision.settled is not None:
+            ending = "succeeded" if decision.settled else "failed"
+            metrics.OPERATIONS_ENDED.labels(conclusion.claim.kind.value, ending).inc()
         if decision.anomaly:
             metrics.ANOMALIES.labels(decision.anomaly).inc()
             _log.error(

@@ -19,6 +19,9 @@ IN_FLIGHT: Final = Gauge("tollgate_operations_in_flight", "Operations claimed an
 PSP_CALL: Final = Histogram(
     "tollgate_psp_call_seconds", "One call to a PSP", ["psp", "answer"], buckets=_SECONDS
 )
+OPERATIONS_ENDED: Final = Counter(
+    "tollgate_operations_ended", "Captures, cancels and refunds by how they ended", ["type", "status"]
+)
 OUTCOMES: Final = Counter("tollgate_outcomes", "Payments moved on by an outcome", ["status"])
 ACCEPTANCE_TO_OUTCOME: Final = Histogram(
     "tollgate_acceptance_to_outcome_seconds", "From acceptance to the outcome's commit", buckets=_SECONDS

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from processor.metrics import OPERATIONS_ENDED, OUTCOMES
 from processor.operation_request import Accepted, Known, RefusalCode, Refused
 from processor.psp.interface import Outcome, PspRequest, Resolution
 from processor.storage.operations import claim
@@ -122,6 +123,8 @@ async def test_the_same_request_again_is_the_same_operation_and_another_one_a_co
 
 async def test_a_declined_operation_leaves_the_amounts_and_raises_the_version(bench: Bench) -> None:
     await paid(bench)
+    failed, outcomes = OPERATIONS_ENDED.labels("refund", "failed"), OUTCOMES.labels("succeeded")
+    before = failed._value.get(), outcomes._value.get()
     operation_id = await accepted(bench, REFUND, 500)
     version = (await bench.payment())["version"]
     bench.psp.script.append("decline")
@@ -132,6 +135,7 @@ async def test_a_declined_operation_leaves_the_amounts_and_raises_the_version(be
     assert (operation["status"], operation["failure_code"]) == ("failed", "insufficient_funds")
     assert (await events(bench))[-1] == "refund.failed"
     assert not (await bench.payment())["failure_code"]
+    assert (failed._value.get(), outcomes._value.get()) == (before[0] + 1, before[1])
     await accepted(bench, REFUND)  # what it had taken is free again
     await drain(bench)
     assert await standing(bench) == ("refunded", 1234, 1234)
