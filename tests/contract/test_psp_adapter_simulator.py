@@ -15,6 +15,7 @@ from processor.psp.interface import (
     ActionRequired,
     Approved,
     Declined,
+    Done,
     Outcome,
     PspRequest,
     Retryable,
@@ -92,6 +93,46 @@ def test_a_refused_request_is_declined_and_a_reused_key_is_not() -> None:
     error = {"error": {"code": "invalid_request", "message": "amount"}}
     assert outcome_of(400, error) == Declined("invalid_request", "amount")
     assert isinstance(outcome_of(422, {"error": {"code": "idempotency_key_reused"}}), Unknown)
+
+
+REFUND = PspRequest("POST", "/v1/charges/ch_1/refunds", "k" * 64, orjson.dumps({"amount": 100}))
+REFUNDED = {
+    "id": "re_1",
+    "type": "refund",
+    "status": "succeeded",
+    "charge": "ch_1",
+    "amount": 100,
+    "currency": "EUR",
+}
+
+
+def test_an_answer_about_the_refund_that_was_sent_is_done() -> None:
+    assert interpret(REFUND, 200, None, orjson.dumps(REFUNDED)) == Done("re_1", 100, "EUR")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"amount": 99},
+        {"amount": "100"},
+        {"charge": "ch_2"},
+        {"type": "capture"},
+        {"status": "pending"},
+        {"id": ""},
+    ],
+)
+def test_an_answer_about_any_other_operation_is_unknown(wrong: dict[str, object]) -> None:
+    assert isinstance(interpret(REFUND, 200, None, orjson.dumps(REFUNDED | wrong)), Unknown)
+
+
+def test_a_refused_operation_is_declined_and_an_unknown_charge_is_not() -> None:
+    def heard(status: int, code: str) -> Outcome:
+        return interpret(REFUND, status, None, orjson.dumps({"error": {"code": code, "message": "No."}}))
+
+    assert heard(422, "amount_too_large") == Declined("amount_too_large", "No.")
+    assert heard(409, "invalid_transition") == Declined("invalid_transition", "No.")
+    assert isinstance(heard(422, "idempotency_key_reused"), Unknown)
+    assert isinstance(heard(404, "not_found"), Unknown)
 
 
 @given(status=st.integers(100, 599), answer=st.binary(max_size=40))

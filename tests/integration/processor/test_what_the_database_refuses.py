@@ -48,3 +48,9 @@ async def test_the_database_refuses_amounts_that_do_not_fit_the_status(bench: Be
     await paid(bench)
     with pytest.raises(asyncpg.CheckViolationError):
         await bench.pool.execute(f"UPDATE payments SET version = version + 1, {change}")  # noqa: S608
+
+
+async def test_the_database_lets_nothing_be_captured_before_a_payment_succeeds(bench: Bench) -> None:
+    await authorized(bench)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await bench.pool.execute("UPDATE payments SET version = version + 1, captured_amount = 1")
