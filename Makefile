@@ -23,6 +23,7 @@ help:
 	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
+	@echo 'make budget                      sixty payments, three processors, two calls a second'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -76,6 +77,11 @@ kill-rounds: $(VENV)/.installed-dev
 scale-out: $(VENV)/.installed-dev
 	SCALE_OUT_STRICT=1 SCALE_OUT_PER_SECOND=500 SCALE_OUT_PIECE=3000 SCALE_OUT_SEED=$(SEED) SCALE_OUT_CUT_OFF=add,remove \
 		$(BIN)/pytest -s tests/fault/test_scale_out.py $(ARGS)
+
+# The default test run pays six.
+.PHONY: budget
+budget: $(VENV)/.installed-dev
+	BUDGET_PAYMENTS=60 $(BIN)/pytest tests/integration/processor/test_budget_over_processors.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import structlog
 
+from processor import metrics
+from processor.budget import Budget, BudgetPolicy, SharedBudget
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
 from processor.intake import Intake
@@ -29,6 +31,7 @@ from processor.patience import Health, persist
 from processor.pipeline import Pipeline, Timing
 from processor.psp.interface import PspAdapter
 from processor.psp.simulator import SimulatorPsp
+from processor.rationed import RationedDispatcher
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
 from processor.risk import RuleAssessor
@@ -58,12 +61,6 @@ async def run(settings: ProcessorSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    for name in settings.unenforced():
-        _log.error(
-            "setting_not_enforced",
-            detail=f"{name} is set, but this version has no budget: calls to the PSP are NOT limited. "
-            "Unset it, or limit them at the PSP.",
-        )
     health = Health()
     health.report("start", "The processor is starting.")
     async with serve_ops(settings.processor.ops, health.not_ready_reason):
@@ -113,12 +110,22 @@ async def _serve(
         health=health,
     )
     dispatch_policy = DispatchPolicy(
-        section.concurrency, section.claim_batch_max, section.poll_interval_s, section.lease_s
+        section.concurrency,
+        section.claim_batch_max,
+        section.poll_interval_s,
+        section.lease_s,
+        tuple(settings.budgets()),
     )
     dispatcher = Dispatcher(pool, pipeline, dispatch_policy, clock, health)
+    lanes: list[Dispatcher | RationedDispatcher] = [dispatcher]
+    lanes += [
+        RationedDispatcher(pool, pipeline, budget, dispatch_policy, clock, health)
+        for budget in _budgets(settings, pool, clock)
+    ]
 
     def on_stored() -> None:
-        dispatcher.wake()
+        for lane in lanes:
+            lane.wake()
         relay.wake()
 
     server = await start_ledger(section.grpc, pool, owners.owner, clock, on_stored)
@@ -130,7 +137,7 @@ async def _serve(
     consumer.start()
     async with _running(committer.run()) as committing, _running(relay.run()) as relaying:
         async with (
-            _running(dispatcher.run()) as dispatching,
+            _running(_run_all(lanes)) as dispatching,
             _running(_watch_kafka(publisher, health)) as watching,
             _running(_watch_topics(settings.kafka_bootstrap, health)) as looking,
             _running(_forget_changes(settings, clock)) as forgetting,
@@ -142,9 +149,10 @@ async def _serve(
             )
             health.report("start", "The processor is stopping.")
             await consumer.stop()
-            dispatcher.stop()
+            for lane in lanes:
+                lane.stop()
             await asyncio.wait({dispatching}, timeout=_CLOSE_S)
-        await dispatcher.drain(_DRAIN_S)
+        await asyncio.gather(*(lane.drain(_DRAIN_S) for lane in lanes))
 
 
 async def _open(settings: ProcessorSettings, health: Health) -> Pool:
@@ -172,6 +180,25 @@ def _adapters(settings: ProcessorSettings) -> dict[str, PspAdapter]:
         return {}
     adapter = SimulatorPsp(simulator.url, simulator.timeout_s, settings.processor.concurrency)
     return {adapter.name: adapter}
+
+
+def _budgets(settings: ProcessorSettings, pool: Pool, clock: Clock) -> list[Budget]:
+    """A reservation begins at most half a lease ahead: the claim that waits for it is still held then."""
+    horizon_s = settings.processor.lease_s / 2
+    for psp, per_second in settings.budgets().items():
+        metrics.BUDGET_PER_SECOND.labels(psp).set(per_second)
+        _log.info("budget", psp=psp, per_second=per_second)
+    return [
+        SharedBudget(pool, psp, BudgetPolicy(per_second, horizon_s), clock)
+        for psp, per_second in settings.budgets().items()
+    ]
+
+
+async def _run_all(lanes: Sequence[Dispatcher | RationedDispatcher]) -> None:
+    """Until each is stopped, or one breaks."""
+    async with asyncio.TaskGroup() as group:
+        for lane in lanes:
+            group.create_task(lane.run())
 
 
 def _longest_call_s(settings: ProcessorSettings) -> float:

@@ -29,6 +29,7 @@ class DispatchPolicy:
     batch_max: int
     poll_interval_s: float
     lease_s: float
+    except_psps: tuple[str, ...] = ()  # have a budget, and a dispatcher of their own
 
 
 class Dispatcher:
@@ -82,7 +83,12 @@ class Dispatcher:
     async def _claim(self, limit: int) -> list[Claim]:
         async def act() -> list[Claim]:
             return await claim(
-                self._pool, limit, self._policy.lease_s, self._clock.now_us(), self._clock.monotonic()
+                self._pool,
+                limit,
+                self._policy.lease_s,
+                self._clock.now_us(),
+                self._clock.monotonic(),
+                self._policy.except_psps,
             )
 
         return await persist(self._health, "postgres", act)
@@ -91,7 +97,7 @@ class Dispatcher:
         left = len(claims)
         self._in_flight += left
         metrics.CLAIMED.inc(left)
-        metrics.IN_FLIGHT.set(self._in_flight)
+        metrics.IN_FLIGHT.inc(left)
 
         def finished() -> None:
             nonlocal left
@@ -107,7 +113,7 @@ class Dispatcher:
 
     def _finished(self, count: int) -> None:
         self._in_flight -= count
-        metrics.IN_FLIGHT.set(self._in_flight)
+        metrics.IN_FLIGHT.dec(count)
         if self._more and self._has_room():
             self.wake()
 

@@ -34,3 +34,18 @@ PUBLISHED: Final = Counter("tollgate_relay_published", "Records delivered to Kaf
 RELAY_DELAY: Final = Histogram(
     "tollgate_relay_delay_seconds", "From a version's commit to its event's delivery", buckets=_SECONDS
 )
+BUDGET_SLOTS: Final = Counter(
+    "tollgate_psp_budget_slots", "Reserved calls to a PSP: used, forfeited", ["psp", "result"]
+)
+BUDGET_WAIT: Final = Histogram(
+    "tollgate_psp_budget_wait_seconds", "From a reservation to its first slot", ["psp"], buckets=_SECONDS
+)
+BUDGET_EXHAUSTED: Final = Counter(
+    "tollgate_psp_budget_exhausted", "Reservations refused: all is taken up to the horizon", ["psp"]
+)
+BUDGET_CLAMPED: Final = Counter(
+    "tollgate_psp_budget_clamped", "Arrival times too far ahead: Postgres' clock was set back", ["psp"]
+)
+BUDGET_PER_SECOND: Final = Gauge(
+    "tollgate_psp_budget_per_second", "Calls allowed, over all processors", ["psp"]
+)

@@ -85,15 +85,16 @@ class Pipeline:
 
     async def run(self, claims: Sequence[Claim], on_finished: Callable[[], None]) -> None:
         """Takes every claim as far as it goes now; `on_finished` is called once for each."""
-        attempts, conclusions = await self._plan(claims)
-        allowed = await self._store(attempts)
+        attempts, conclusions = await self.plan(claims)
+        allowed = await self.store(attempts)
         for _refused in range(len(attempts) - len(allowed)):
             on_finished()  # the lease was lost: whoever holds it now goes on
-        ways = [self._call(attempt) for attempt in allowed]
-        ways += [self._committer.commit(conclusion) for conclusion in conclusions]
-        await asyncio.gather(*(_finishing(way, on_finished) for way in ways))
+        ways = [self.call(attempt) for attempt in allowed]
+        ways += [self.conclude(conclusion) for conclusion in conclusions]
+        await asyncio.gather(*(finishing(way, on_finished) for way in ways))
 
-    async def _plan(self, claims: Sequence[Claim]) -> tuple[list[NewAttempt], list[Conclusion]]:
+    async def plan(self, claims: Sequence[Claim]) -> tuple[list[NewAttempt], list[Conclusion]]:
+        """The calls that are to be made, and what is concluded without one. Nothing is stored or sent yet."""
         attempts: list[NewAttempt] = []
         conclusions: list[Conclusion] = []
         fresh: list[tuple[Claim, str]] = []
@@ -158,7 +159,7 @@ class Pipeline:
         position = len(claim.steps) + 1
         return NewAttempt(claim, step, adapter.name, request, CallKind.SEND, 1, position, assessed)
 
-    async def _store(self, attempts: Sequence[NewAttempt]) -> list[NewAttempt]:
+    async def store(self, attempts: Sequence[NewAttempt]) -> list[NewAttempt]:
         """Those that may go out now, under a renewed lease. A refused content stops no other."""
         if not attempts:
             return []
@@ -177,7 +178,7 @@ class Pipeline:
             return []
         except RejectedInput as error:
             if len(attempts) > 1:
-                return [stored for attempt in attempts for stored in await self._store([attempt])]
+                return [stored for attempt in attempts for stored in await self.store([attempt])]
             _refused(attempts[0], error)
             return []
         return [
@@ -186,7 +187,12 @@ class Pipeline:
             if attempt.claim.key in held
         ]
 
-    async def _call(self, attempt: NewAttempt) -> None:
+    async def conclude(self, conclusion: Conclusion) -> None:
+        """Returns when it is durable, or refused for good."""
+        await self._committer.commit(conclusion)
+
+    async def call(self, attempt: NewAttempt) -> None:
+        """Makes the call that was stored, unless its lease might not outlive it, and concludes its answer."""
         claim = attempt.claim
         if self._clock.monotonic() + self._timing.psp_timeout_s > claim.lease_ends:
             return  # it might still be under way when another worker takes over
@@ -255,7 +261,7 @@ def _evidence(outcome: Outcome) -> str:
     return orjson.dumps(outcome).decode().replace("\\u0000", "")
 
 
-async def _finishing(way: Awaitable[None], on_finished: Callable[[], None]) -> None:
+async def finishing(way: Awaitable[None], on_finished: Callable[[], None] = lambda: None) -> None:
     """The edge of one operation: whatever goes wrong in it, its lease runs out and it is taken up again."""
     try:
         await way

@@ -53,7 +53,7 @@ class SimulatorSection(BaseModel):
 
     url: str
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
-    max_per_second: Annotated[float | None, Field(gt=0)] = None  # see `unenforced`
+    max_per_second: Annotated[float | None, Field(gt=0)] = None  # calls over all processors; None: no limit
 
 
 class PspSection(BaseModel):
@@ -79,7 +79,7 @@ class ProcessorSettings(TollgateSettings):
             raise ValueError("processor.lease_s must be at least twice the longest PSP time-out")
         return self
 
-    def unenforced(self) -> list[str]:
-        """The settings that are set and that this version does not hold to, by name."""
+    def budgets(self) -> dict[str, float]:
+        """The PSPs that may be called only so often: calls per second over all processors, by name."""
         limit = self.psp.simulator.max_per_second if self.psp.simulator else None
-        return [] if limit is None else ["TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND"]
+        return {} if limit is None else {"simulator": limit}

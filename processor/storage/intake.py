@@ -35,8 +35,8 @@ WITH incoming AS (
     ON CONFLICT DO NOTHING
     RETURNING merchant, checkout_id
 ), due AS (
-    INSERT INTO operations (merchant, checkout_id, id, type, amount, created_at, claimable_at)
-    SELECT merchant, checkout_id, 'payment', 'payment', amount, updated_at, now()
+    INSERT INTO operations (merchant, checkout_id, id, type, amount, created_at, claimable_at, psp)
+    SELECT merchant, checkout_id, 'payment', 'payment', amount, updated_at, now(), psp
     FROM incoming JOIN fresh USING (merchant, checkout_id)
 ), told AS (
     INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)

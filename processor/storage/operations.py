@@ -26,17 +26,19 @@ from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, pa
 from tollgate.v1.payment_pb2 import Payment
 
 # now() is the transaction's start and may be compared by index; clock_timestamp() may not.
-_CLAIMABLE: Final = f"""
+CLAIMED: Final = f"""
 SELECT {ROW_COLUMNS}, o.id AS operation_id, o.type, o.amount AS operation_amount,
     o.created_at AS operation_created_at, o.fencing_token, k.score AS assessed_score
 FROM operations AS o
 JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
 LEFT JOIN risk.assessments AS k ON k.merchant = o.merchant AND k.checkout_id = o.checkout_id
-WHERE o.claimable_at <= now()
-ORDER BY o.claimable_at
-LIMIT $1
-FOR UPDATE OF o, p SKIP LOCKED
 """  # noqa: S608
+
+_OLDEST_FIRST: Final = "ORDER BY o.claimable_at LIMIT $1 FOR UPDATE OF o, p SKIP LOCKED"
+_CLAIMABLE: Final = f"{CLAIMED} WHERE o.claimable_at <= now() {_OLDEST_FIRST}"
+_CLAIMABLE_ELSEWHERE: Final = (
+    f"{CLAIMED} WHERE o.claimable_at <= now() AND o.psp <> ALL($2::text[]) {_OLDEST_FIRST}"
+)
 
 # The steps of operations that were claimed before, oldest first, each with its calls in order.
 _TAKEN: Final = """
@@ -161,20 +163,38 @@ class Conclusion:
     assessed: Assessed | None = None
 
 
-async def claim(pool: Pool, limit: int, lease_s: float, now_us: int, monotonic: float) -> list[Claim]:
-    """At most `limit` due operations, ours until `monotonic + lease_s` or until claimed anew."""
+async def claim(
+    pool: Pool,
+    limit: int,
+    lease_s: float,
+    now_us: int,
+    monotonic: float,
+    except_psps: Sequence[str] = (),
+) -> list[Claim]:
+    """At most `limit` due operations, ours until `monotonic + lease_s` or until claimed anew. Those of
+    `except_psps` are claimed in turn, see `turns`.
+    """
     with translated("claiming operations"):
         async with pool.acquire() as connection, connection.transaction():
-            rows = await connection.fetch(_CLAIMABLE, limit)
-            if not rows:
-                return []
-            claims = await _with_steps(connection, [_claim_from(row, monotonic + lease_s) for row in rows])
-            await connection.execute(
-                _LEASE, *columns_of([claimed.key for claimed in claims]), lease_s, now_us
+            rows = await (
+                connection.fetch(_CLAIMABLE_ELSEWHERE, limit, except_psps)
+                if except_psps
+                else connection.fetch(_CLAIMABLE, limit)
             )
-            begun = [(claimed, begin(claimed.payment, now_us)) for claimed in claims]
-            await advance(connection, [(following, None) for _claimed, following in begun if following])
-            return [replace(claimed, payment=following or claimed.payment) for claimed, following in begun]
+            return await lease(connection, rows, lease_s, now_us, monotonic)
+
+
+async def lease(
+    connection: Connection, rows: Sequence[Record], lease_s: float, now_us: int, monotonic: float
+) -> list[Claim]:
+    """Makes claims of `rows`, which hold `CLAIMED` and are locked by this transaction."""
+    if not rows:
+        return []
+    claims = await _with_steps(connection, [_claim_from(row, monotonic + lease_s) for row in rows])
+    await connection.execute(_LEASE, *columns_of([claimed.key for claimed in claims]), lease_s, now_us)
+    begun = [(claimed, begin(claimed.payment, now_us)) for claimed in claims]
+    await advance(connection, [(following, None) for _claimed, following in begun if following])
+    return [replace(claimed, payment=following or claimed.payment) for claimed, following in begun]
 
 
 async def conclude(

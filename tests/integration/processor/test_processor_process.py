@@ -4,110 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import aiohttp
 import asyncpg
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.fixtures.free_port import free_port
+from tests.fixtures.processor_process import RunningProcessor, processor_on
 from tests.fixtures.simulator import RunningSimulator
 from tollgate import topics
 from tollgate.local import process
-from tollgate.local.part import Part
 from tollgate.local.postgres import postgres_dsn as dsn_of
 from tollgate.local.postgres import postgres_part
-from tollgate.ring_file import RingFile, ShardEntry, write_ring_file
 from tollgate.v1.shard_pb2 import StatusUpdate
 
 POLL_S = 0.02  # between two looks at a condition, which has a deadline
 DEADLINE_S = 40.0
-
-
-@dataclass
-class RunningProcessor:
-    """One processor that may be killed and started again with the same settings."""
-
-    folder: Path
-    environment: dict[str, str]
-    ops: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
-    running: subprocess.Popen[bytes] | None = None
-
-    @property
-    def part(self) -> Part:
-        return Part(
-            name="processor",
-            argv=(sys.executable, "-m", "processor"),
-            cwd=self.folder,
-            log=self.folder / "processor.log",
-            is_ready=self._is_ready,
-            env=self.environment | {"TOLLGATE_PROCESSOR__OPS": self.ops},
-        )
-
-    def start(self) -> None:
-        self.running = process.start(self.part)
-
-    async def ready(self) -> None:
-        assert self.running
-        await process.wait_ready(self.part, self.running, timeout_s=30)
-
-    def kill(self) -> None:
-        assert self.running
-        self.running.kill()
-        self.running.wait()
-
-    async def stop(self) -> int:
-        assert self.running
-        await process.stop(self.part, self.running)
-        return self.running.returncode
-
-    async def readyz(self) -> tuple[int, str] | None:
-        """None while nothing listens yet."""
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"http://{self.ops}/readyz") as answer:
-                return answer.status, await answer.text()
-        except aiohttp.ClientError:
-            return None
-
-    async def _is_ready(self) -> bool:
-        answer = await self.readyz()
-        return answer is not None and answer[0] == 200
-
-
-@asynccontextmanager
-async def processor_on(
-    folder: Path, dsn: str, kafka: str, simulator_url: str
-) -> AsyncIterator[RunningProcessor]:
-    ring = folder / "ring.json"
-    shards = tuple(ShardEntry(id=n, name=f"127.0.0.1:{7100 + n}", grpc="127.0.0.1:1") for n in (0, 1))
-    write_ring_file(ring, RingFile(version=1, next_id=2, shards=shards))
-    made = RunningProcessor(
-        folder,
-        {
-            "TOLLGATE_POSTGRES_DSN": dsn,
-            "TOLLGATE_KAFKA_BOOTSTRAP": kafka,
-            "TOLLGATE_RING_FILE": str(ring),
-            "TOLLGATE_PROCESSOR__GRPC": f"127.0.0.1:{free_port()}",
-            "TOLLGATE_PROCESSOR__LEASE_S": "2",
-            "TOLLGATE_PSP__SIMULATOR__URL": simulator_url,
-            "TOLLGATE_PSP__SIMULATOR__TIMEOUT_S": "1",
-        },
-    )
-    made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

@@ -43,10 +43,10 @@ def test_a_development_key_without_its_merchant_is_refused(monkeypatch: pytest.M
     assert "hidden-word" not in caught.value.message
 
 
-def test_a_budget_that_nobody_holds_to_is_named_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(ProcessorSettings).unenforced() == []
+def test_a_budget_is_a_positive_rate_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(ProcessorSettings).budgets() == {}
     monkeypatch.setenv("TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND", "2")
-    assert load(ProcessorSettings).unenforced() == ["TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND"]
+    assert load(ProcessorSettings).budgets() == {"simulator": 2.0}
     monkeypatch.setenv("TOLLGATE_PSP__SIMULATOR__MAX_PER_SECOND", "0")
     with pytest.raises(ConfigurationError, match="MAX_PER_SECOND"):
         load(ProcessorSettings)
