@@ -1,9 +1,11 @@
 """Intake: batches of changes from Kafka into Postgres.
 
-1. The batch is parsed; what can't be read is set aside.
+1. The batch is parsed. What can't be read is set aside, and so is what comes after a change of its key that
+   is: it would overtake it.
 2. The rest is stored in one transaction. When Postgres refuses a content, the batch is stored one by one and
-   only what is refused is set aside.
-3. What was set aside is delivered to payments.dlq, with its bytes and where it came from.
+   only what is refused, and what is behind it, is set aside.
+3. What was set aside is noted in Postgres, so that what follows knows, then delivered to payments.dlq, with
+   its bytes and where it came from. What a redrive brought and was stored is noted as taken in.
 4. Only then does `handle` return, and only then may the offsets be committed.
 
 A crash anywhere repeats the batch, and every step may meet its own traces. A dependency that is down raises
@@ -18,8 +20,10 @@ import structlog
 
 from processor import metrics
 from processor.changes import ChangeRecord, Refused, parse
-from processor.kafka.producer import Outgoing, Publishing
+from processor.dead_letters import BEHIND, OpenLetters, dlq_record, is_redriven, key_hash, origin_of
+from processor.kafka.producer import Publishing
 from processor.storage.database import Pool
+from processor.storage.dead_letters import SetAside, any_open, mark_taken_in, open_letters, set_aside
 from processor.storage.intake import Acceptance, Ingested, ReceivedWebhook, ingest
 from tollgate import topics
 from tollgate.clock import Clock
@@ -44,20 +48,36 @@ class Intake:
     async def handle(self, records: Sequence[ChangeRecord]) -> None:
         """Everything in `records` is durable when it returns. Raises OperationalError to be called again."""
         now_us = self._clock.now_us()
+        letters = await self._open_letters(records)
         good: list[Parsed] = []
         refused: list[tuple[ChangeRecord, str]] = []
         for record in records:
-            match parse(record, now_us):
-                case Refused(reason):
-                    refused.append((record, reason))
-                case change:
-                    good.append((record, change))
-        refused += await self._store(good, now_us)
+            change = parse(record, now_us)
+            if isinstance(change, Refused):
+                letters.add(record)
+                refused.append((record, change.reason))
+            elif letters.blocks(record):
+                refused.append((record, BEHIND))
+            else:
+                letters.discard(record)
+                good.append((record, change))
+        refused += await self._store(good, letters, now_us)
         if refused:
-            await self._dead_letter(refused)
+            await self._dead_letter(refused, now_us)
+        aside = {origin_of(record) for record, _reason in refused}
+        returned = {origin_of(record) for record in records if is_redriven(record)} - aside
+        if returned:
+            await mark_taken_in(self._pool, list(returned), now_us)
         self._on_stored()
 
-    async def _store(self, good: Sequence[Parsed], now_us: int) -> list[tuple[ChangeRecord, str]]:
+    async def _open_letters(self, records: Sequence[ChangeRecord]) -> OpenLetters:
+        if not await any_open(self._pool):
+            return OpenLetters()
+        return OpenLetters(await open_letters(self._pool, list({key_hash(one.key) for one in records})))
+
+    async def _store(
+        self, good: Sequence[Parsed], letters: OpenLetters, now_us: int
+    ) -> list[tuple[ChangeRecord, str]]:
         if not good:
             return []
         try:
@@ -65,35 +85,34 @@ class Intake:
             webhooks = [change for _record, change in good if isinstance(change, ReceivedWebhook)]
             ingested = await ingest(self._pool, acceptances, webhooks, now_us)
         except RejectedInput as error:
-            if len(good) == 1:
-                return [(good[0][0], error.message)]
-            return [refused for one in good for refused in await self._store([one], now_us)]
+            if len(good) > 1:
+                return [refused for one in good for refused in await self._store_alone(one, letters, now_us)]
+            letters.add(good[0][0])
+            return [(good[0][0], error.message)]
         _count(ingested, acceptances, len(webhooks), now_us)
         return []
 
-    async def _dead_letter(self, refused: Sequence[tuple[ChangeRecord, str]]) -> None:
-        outgoing = [_dlq_record(record, reason) for record, reason in refused]
+    async def _store_alone(
+        self, one: Parsed, letters: OpenLetters, now_us: int
+    ) -> list[tuple[ChangeRecord, str]]:
+        return [(one[0], BEHIND)] if letters.blocks(one[0]) else await self._store([one], letters, now_us)
+
+    async def _dead_letter(self, refused: Sequence[tuple[ChangeRecord, str]], now_us: int) -> None:
         for record, reason in refused:
             _log.error(
                 "change_refused",
-                detail=f"{reason} It goes to {topics.DLQ}; look at it there.",
-                origin=f"{record.topic}/{record.partition}/{record.offset}",
+                detail=f"{reason} It goes to {topics.DLQ}; look at it with `tollgate dlq list`.",
+                origin=str(origin_of(record)),
             )
+        letters = {
+            origin_of(record): SetAside(origin_of(record), key_hash(record.key), reason)
+            for record, reason in refused
+        }
+        await set_aside(self._pool, list(letters.values()), now_us)
+        outgoing = [dlq_record(record, reason) for record, reason in refused]
         if not all(await self._publisher.publish(outgoing)):
             raise OperationalError(f"{topics.DLQ} could not be written; the changes are taken in again.")
         metrics.CHANGES.labels("refused").inc(len(refused))
-
-
-def _dlq_record(record: ChangeRecord, reason: str) -> Outgoing:
-    origin = {
-        "error": reason,
-        "attempts": "1",
-        "origin_topic": record.topic,
-        "origin_partition": str(record.partition),
-        "origin_offset": str(record.offset),
-    }
-    headers = [*record.headers, *((name, value.encode()) for name, value in origin.items())]
-    return Outgoing(topics.DLQ, record.key, record.value, headers)
 
 
 def _count(ingested: Ingested, acceptances: Sequence[Acceptance], webhooks: int, now_us: int) -> None:

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "pay": "tollgate.cli.pay:pay",
     "cdc": "tollgate.cli.cdc:app",
     "shards": "tollgate.cli.shards:app",
+    "dlq": "tollgate.cli.dlq:app",
 }
 
 

@@ -285,10 +285,11 @@ async def test_a_missed_slot_is_forfeited_and_leaves_no_trace_of_a_call(
 
 async def test_who_waits_past_the_horizon_gives_its_claims_back_and_stops_claiming(bench: Bench) -> None:
     bench.clock.monotonic = SystemClock().monotonic  # type: ignore[method-assign]
-    await slots_of(shared(bench.pool), 1)
-    await bench.pool.execute("UPDATE psp_budgets SET next_at = clock_timestamp() + interval '3.2 seconds'")
+    slow = BudgetPolicy(0.5, horizon_s=3.0)
+    await slots_of(shared(bench.pool, policy=slow), 1)
     await bench.take_in(*(change_record(accepted_payment(f"checkout-{n:04d}")) for n in range(10)))
-    async with rationed(bench):
+    await bench.pool.execute("UPDATE psp_budgets SET next_at = clock_timestamp() + interval '5 seconds'")
+    async with rationed(bench, slow):
         await until(bench, "SELECT max(fencing_token) FROM operations", 1)
         due = "SELECT count(*) FROM operations WHERE claimable_at <= now()"
         await until(bench, due, 10)
