@@ -23,6 +23,9 @@ def main() -> int:
     configure_logging("processor", settings.log_level)
     try:
         uvloop.run(run(settings))
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
     except Exception:
         structlog.get_logger().exception("processor_broke", detail="It ends so that it is started anew.")
         return 1

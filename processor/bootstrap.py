@@ -34,7 +34,10 @@ from processor.psp.simulator import SimulatorPsp
 from processor.rationed import RationedDispatcher
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
-from processor.risk import RuleAssessor
+from processor.risk import RiskAssessor, RiskSettings, RuleAssessor, Rules
+from processor.risk.remote import RemoteAssessor
+from processor.risk.rules_file import load_rules
+from processor.risk.velocity import SharedCounts
 from processor.settings import ProcessorSettings
 from processor.storage.database import Pool, open_pool
 from processor.storage.merchants import upsert_merchant
@@ -57,10 +60,11 @@ _log = structlog.get_logger()
 
 
 async def run(settings: ProcessorSettings) -> None:
-    """Returns after SIGTERM or SIGINT. Raises what broke a part that must not break."""
+    """Returns after SIGTERM or SIGINT. Raises ConfigurationError, or what broke a part that must not."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    rules = load_rules(settings.risk.rules_file)
     health = Health()
     health.report("start", "The processor is starting.")
     async with serve_ops(settings.processor.ops, health.not_ready_reason):
@@ -69,12 +73,17 @@ async def run(settings: ProcessorSettings) -> None:
             return
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close_pool, pool)
-            await _serve(settings, pool, health, stop, stack)
+            await _serve(settings, rules, pool, health, stop, stack)
     _log.info("stopped")
 
 
 async def _serve(
-    settings: ProcessorSettings, pool: Pool, health: Health, stop: asyncio.Event, stack: AsyncExitStack
+    settings: ProcessorSettings,
+    rules: Rules,
+    pool: Pool,
+    health: Health,
+    stop: asyncio.Event,
+    stack: AsyncExitStack,
 ) -> None:
     section, clock = settings.processor, SystemClock()
     publisher = Publisher(settings.kafka_bootstrap)
@@ -93,12 +102,14 @@ async def _serve(
             if decision and decision.claim_after_s is not None:
                 dispatcher.wake_in(decision.claim_after_s)
 
+    counting = SharedCounts(pool, rules.velocity)
+    assessor = _assessor(settings.risk, rules, counting, stack)
     committer = Committer(pool, clock, health, on_committed)
     pipeline = Pipeline(
         pool=pool,
         committer=committer,
         adapters=adapters,
-        assessor=RuleAssessor(settings.risk.decline_at),
+        assessor=assessor,
         judge=Judge(
             RetryPolicy(sends_max=section.sends_max),
             clock,
@@ -141,11 +152,22 @@ async def _serve(
             _running(_watch_kafka(publisher, health)) as watching,
             _running(_watch_topics(settings.kafka_bootstrap, health)) as looking,
             _running(_forget_changes(settings, clock)) as forgetting,
+            _running(counting.run() if rules.velocity else stop.wait()) as counted,
         ):
             health.report("start", None)
             _log.info("ready", grpc=section.grpc, ops=section.ops)
             await _first_to_end(
-                stop, [committing, relaying, dispatching, watching, looking, forgetting, consumer.failed]
+                stop,
+                [
+                    committing,
+                    relaying,
+                    dispatching,
+                    watching,
+                    looking,
+                    forgetting,
+                    counted,
+                    consumer.failed,
+                ],
             )
             health.report("start", "The processor is stopping.")
             await consumer.stop()
@@ -199,6 +221,17 @@ async def _run_all(lanes: Sequence[Dispatcher | RationedDispatcher]) -> None:
     async with asyncio.TaskGroup() as group:
         for lane in lanes:
             group.create_task(lane.run())
+
+
+def _assessor(
+    risk: RiskSettings, rules: Rules, counting: SharedCounts, stack: AsyncExitStack
+) -> RiskAssessor:
+    """The rules in this process, or the service that runs them in its own."""
+    if risk.address is None:
+        return RuleAssessor(risk.decline_at, rules, counting, risk.timeout_s)
+    remote = RemoteAssessor(risk.address, risk.timeout_s)
+    stack.push_async_callback(remote.close)
+    return remote
 
 
 def _longest_call_s(settings: ProcessorSettings) -> float:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import asyncpg
 import pytest
@@ -70,22 +69,23 @@ class DatabaseClock:
         return found
 
 
-async def test_reservations_of_many_processors_never_share_a_slot(migrated_dsn: str) -> None:
+async def test_reservations_of_many_processors_never_share_a_slot(migrated_dsn: str, pool: Pool) -> None:
+    begun_s = await pool.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     pools = [await open_pool(migrated_dsn, 2) for _ in range(3)]
     clocks = [ShiftedClock(NOW_US + minutes * 60_000_000) for minutes in (-20, 0, 45)]
     budgets = [shared(pool, clock) for pool, clock in zip(pools, clocks, strict=True)]
     try:
         granted = await asyncio.gather(*(slots_of(budgets[n % 3], 1 + n % 5) for n in range(12)))
     finally:
-        for pool in pools:
-            await pool.close()
-    slots = sorted((slot for slots in granted for slot in slots), key=lambda slot: slot.closes)
+        for opened in pools:
+            await opened.close()
+    slots = sorted((slot for slots in granted for slot in slots), key=lambda slot: slot.opens)
     assert len(slots) == sum(1 + n % 5 for n in range(12))
-    for earlier, later in zip(slots, slots[int(RATE) :], strict=False):
-        assert later.opens - earlier.closes >= 1.0 - 1e-6
-    # `opens` is late by what the statement took, `closes` early: the middle of the two tells of the grid.
-    for earlier, later in pairwise(slots):
-        assert later.opens - (earlier.closes - 0.1) >= POLICY.interval_s - 1e-6
+    usable = [slot for slot in slots if slot.opens < slot.closes]
+    for window in (usable[first : first + int(RATE) + 1] for first in range(len(usable) - int(RATE))):
+        assert window[-1].opens - min(slot.closes for slot in window) >= 1.0 - 1e-6
+    end_s = await pool.fetchval("SELECT extract(epoch FROM next_at)::float8 FROM psp_budgets")
+    assert end_s - begun_s >= len(slots) * POLICY.interval_s - 1e-3
 
 
 async def test_what_was_not_used_is_no_credit(pool: Pool) -> None:
@@ -277,7 +277,8 @@ async def test_a_missed_slot_is_forfeited_and_leaves_no_trace_of_a_call(
     await bench.take_in(change_record(accepted_payment()))
     async with rationed(bench):
         await until(bench, SUCCEEDED, 1)
-    assert found == [1]  # the second is stored as the first and only one
+    assert found  # and stored as the first and only one, however often it was missed
+    assert set(found) == {1}
     assert len(bench.psp.sent) == 1
     attempts = await bench.pool.fetch("SELECT number, outcome FROM attempts")
     assert [tuple(row) for row in attempts] == [(1, "approved")]
