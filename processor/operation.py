@@ -25,12 +25,14 @@ from tollgate.status import (
     SUCCEEDED,
     StatusValue,
 )
-from tollgate.v1.payment_pb2 import Payment
+from tollgate.v1.payment_pb2 import OperationStatus, Payment
 
 # How long before the end of a PSP's key retention the last replay may go out, counted from the first send. It
 # is also how far the clocks of two processors may differ: a first send may seem to be still to come.
 RETENTION_MARGIN_S: Final = 3600.0
 ACTION_WINDOW_S: Final = 3600.0  # how long a payer has, from the first send
+# How long a PSP may take to tell what came of an order that it took; then a person asks it.
+AWAITED_S: Final = 3 * 24 * 3600.0
 _POSTPONED_S: Final = 10.0
 _WAIT_MIN_S: Final = 0.25
 _WAIT_MAX_S: Final = 60.0
@@ -55,6 +57,7 @@ class Answer(enum.StrEnum):
 
     APPROVED = "approved"  # Done as well
     ADVANCED = "advanced"
+    AWAITED = "awaited"
     DECLINED = "declined"
     ACTION_REQUIRED = "action_required"
     RETRYABLE = "retryable"
@@ -222,11 +225,30 @@ def _after_execution(claim: Claim, plan: PspPlan | None, now_us: int) -> Step:
     last = taken.calls[-1] if taken.calls else None
     if taken.name == plan.cancel:
         abandoned = last is not None and (last.kind is CallKind.ASK or last.answer is Answer.DECLINED)
+        if abandoned and not plan.can_be_asked:
+            return Park("the PSP neither executes nor ends the payment")
         return Ask(taken) if abandoned else _again(taken, plan, now_us)
+    if not plan.can_be_asked:
+        return _end_unasked(claim.payment, taken, plan, now_us)
     is_late = now_us >= action_deadline_us(taken)
     if status == REQUIRES_ACTION and is_late and last == Call(CallKind.ASK, Answer.ACTION_REQUIRED):
         return Execute(plan.cancel)
     return Ask(taken)
+
+
+def _end_unasked(payment: Payment, taken: TakenStep, plan: PspPlan, now_us: int) -> Step:
+    """What came of the payment would have been told. It is ended, which fails where it was executed; an
+    operation that is open ends an authorization itself.
+    """
+    ends_at_us = action_deadline_us(taken)
+    if payment.status == AUTHORIZED:
+        ends_at_us = taken.first_sent_at_us + round(plan.authorization_window_s * 1e6)
+    if now_us < ends_at_us:
+        return Postpone("its time is not over", (ends_at_us - now_us) / 1e6)
+    pending = OperationStatus.OPERATION_STATUS_PENDING
+    if any(operation.status == pending for operation in payment.operations):
+        return Postpone("an operation of the payment is open", _WAIT_MAX_S)
+    return Execute(plan.cancel)
 
 
 def _following(steps: Sequence[str], done: str) -> Step:
@@ -239,7 +261,16 @@ def _following(steps: Sequence[str], done: str) -> Step:
 def _again(taken: TakenStep, plan: PspPlan, now_us: int) -> Step:
     if taken.name not in plan.terms:
         return Park(f"the PSP's adapter knows no step {taken.name}")
-    return _resolve(taken, plan.terms[taken.name], now_us) if in_doubt(taken.calls) else Send(taken)
+    terms = plan.terms[taken.name]
+    is_awaited = bool(taken.calls) and taken.calls[-1].answer is Answer.AWAITED
+    if is_awaited and terms.resolution is not Resolution.LOOKUP and _is_overdue(taken, now_us):
+        return Park("the PSP took it and has not told what came of it")
+    return _resolve(taken, terms, now_us) if in_doubt(taken.calls) else Send(taken)
+
+
+def _is_overdue(taken: TakenStep, now_us: int) -> bool:
+    """Before that it is looked at only when its answer came too late to be heard: it is asked for again."""
+    return now_us - taken.first_sent_at_us >= AWAITED_S * 1e6
 
 
 def _resolve(taken: TakenStep, terms: PspTerms, now_us: int) -> Step:

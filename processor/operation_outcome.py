@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from processor.operation import Call
+from processor.operation import AWAITED_S, Call
 from processor.outcome import (
     PSP_UNAVAILABLE,
     Decision,
@@ -20,7 +20,7 @@ from processor.outcome import (
     resolve_delay_s,
     retry_delay_s,
 )
-from processor.psp.interface import Advanced, Declined, Done, OperationKind, Outcome, Retryable
+from processor.psp.interface import Advanced, Awaited, Declined, Done, OperationKind, Outcome, Retryable
 from tollgate.status import (
     CANCELED,
     NAME,
@@ -59,6 +59,8 @@ def decide_operation_outcome(
             return _done(payment, ordered, outcome, now_us)
         case Advanced():
             return Decision(claim_after_s=0.0)
+        case Awaited():
+            return Decision(claim_after_s=AWAITED_S)
         case Declined():
             return fail_operation(payment, ordered, (outcome.code, outcome.message), now_us)
         case Retryable():

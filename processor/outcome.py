@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from processor.operation import Answer, Call, CallKind, in_doubt
+from processor.operation import AWAITED_S, Answer, Call, CallKind, in_doubt
 from processor.psp.interface import (
     ActionRequired,
     Advanced,
     Approved,
+    Awaited,
     Declined,
     Done,
     Outcome,
@@ -42,6 +43,7 @@ ANSWER_OF: Final[dict[type, Answer]] = {
     Approved: Answer.APPROVED,
     Done: Answer.APPROVED,
     Advanced: Answer.ADVANCED,
+    Awaited: Answer.AWAITED,
     Declined: Answer.DECLINED,
     ActionRequired: Answer.ACTION_REQUIRED,
     Retryable: Answer.RETRYABLE,
@@ -108,6 +110,8 @@ def decide_outcome(
             return _approved(payment, outcome, now_us, timers)
         case Advanced():
             return Decision(claim_after_s=0.0)
+        case Awaited():
+            return Decision(claim_after_s=AWAITED_S)
         case Declined():
             return _fail(payment, outcome.code, outcome.message, now_us, outcome.reference)
         case ActionRequired():
@@ -155,8 +159,12 @@ def decide_abandoned(
 ) -> Decision:
     """The PSP was told to end a payment whose payer didn't come. If it refuses, it is asked why."""
     match outcome:
+        case Done() if payment.status == AUTHORIZED:
+            return _authorization_expired(payment, now_us)
         case Done():
             return _fail(payment, "action_expired", "The payer did not complete the payment in time.", now_us)
+        case Awaited():
+            return Decision(claim_after_s=AWAITED_S)
         case Declined():
             return Decision(claim_after_s=0.0)
         case _:
@@ -240,16 +248,20 @@ def _asked_of_authorization(
     """Its window is over: only the PSP knows whether it still stands."""
     match outcome:
         case Declined():
-            following = next_version(payment, CANCELED, now_us)
-            failure = ("authorization_expired", "The authorization ended at the PSP before it was captured.")
-            following.failure.CopyFrom(Failure(code=failure[0], message=failure[1]))
-            return Decision(payment=following, settled=False, failure=failure)
+            return _authorization_expired(payment, now_us)
         case Approved() if not outcome.captured or _has_open_operation(payment):
             return Decision(claim_after_s=ASKED_AGAIN_S)
         case Approved():
             return anomalous("captured_by_somebody_else")
         case _:
             return Decision(claim_after_s=resolve_delay_s(calls, policy, jitter))
+
+
+def _authorization_expired(payment: Payment, now_us: int) -> Decision:
+    following = next_version(payment, CANCELED, now_us)
+    failure = ("authorization_expired", "The authorization ended at the PSP before it was captured.")
+    following.failure.CopyFrom(Failure(code=failure[0], message=failure[1]))
+    return Decision(payment=following, settled=False, failure=failure)
 
 
 def _has_open_operation(payment: Payment) -> bool:

@@ -11,6 +11,7 @@ The contract, held by tests/contract for every adapter:
 5. A look-up that reads nothing is Unknown. Retryable it is only when the PSP's word is that nothing stands.
 6. Every step but the last comes to Advanced when it is done. The last one of a payment comes to Approved, of
    every other operation to Done.
+7. Awaited is for a PSP that takes an order and tells by notification what came of it. It is not sent again.
 """
 
 from __future__ import annotations
@@ -80,6 +81,13 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Awaited:
+    """The PSP took the order; a notification tells what came of it. `reference` is the order's name there."""
+
+    reference: str
+
+
+@dataclass(frozen=True)
 class Declined:
     """The PSP refused, finally and without effect."""
 
@@ -112,7 +120,7 @@ class Unknown:
     reference: str = ""
 
 
-Outcome = Approved | Done | Advanced | Declined | ActionRequired | Retryable | Unknown
+Outcome = Approved | Done | Advanced | Awaited | Declined | ActionRequired | Retryable | Unknown
 
 
 class Resolution(enum.Enum):
@@ -140,6 +148,7 @@ class PspPlan:
     steps: Mapping[OperationKind, tuple[str, ...]]  # of every kind, in order, at least one
     terms: Mapping[str, PspTerms]  # by step
     authorization_window_s: float  # how long an authorization can be captured
+    can_be_asked: bool = True  # else `ask` reads nothing: only notifications tell how a payment stands
 
     @property
     def cancel(self) -> str:

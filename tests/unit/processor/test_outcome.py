@@ -37,6 +37,7 @@ from processor.outcome import (
 from processor.psp.interface import (
     ActionRequired,
     Approved,
+    Awaited,
     Declined,
     OperationKind,
     Outcome,
@@ -88,6 +89,7 @@ answers = st.one_of(
     st.builds(ActionRequired, reference=st.just("ch_1"), url=st.just("https://psp.example/3ds")),
     st.builds(Retryable, reason=st.just("429"), retry_after_s=st.none() | st.floats(0, 1e9)),
     st.builds(Unknown, reason=st.just("time-out")),
+    st.builds(Awaited, reference=st.just("ch_1")),
 )
 calls = st.builds(Call, st.sampled_from(CallKind), st.none() | st.sampled_from(Answer))
 payments = st.builds(
