@@ -89,6 +89,7 @@ def test_nothing_imports_what_is_not_declared() -> None:
         for requirement in group
     }
     names = {
+        "Adyen": "adyen",
         "confluent_kafka": "confluent-kafka",
         "google": "protobuf",
         "grpc": "grpcio",

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from tollgate.webhooks.adyen import AdyenWebhooks
 from tollgate.webhooks.interface import WebhookVerifier
 from tollgate.webhooks.simulator import SimulatorWebhooks
 
 # A PSP joins by one entry: how its verifier is made of the secrets that are valid now, any of which may sign.
-VERIFIERS: Final[Mapping[str, Callable[[Sequence[str]], WebhookVerifier]]] = {"simulator": SimulatorWebhooks}
+VERIFIERS: Final[Mapping[str, Callable[[Sequence[str]], WebhookVerifier]]] = {
+    "adyen": AdyenWebhooks,
+    "simulator": SimulatorWebhooks,
+}
