@@ -38,7 +38,7 @@ from processor.risk import RiskAssessor, RiskSettings, RuleAssessor, Rules
 from processor.risk.remote import RemoteAssessor
 from processor.risk.rules_file import load_rules
 from processor.risk.velocity import SharedCounts
-from processor.settings import ProcessorSettings
+from processor.settings import AdyenSection, ProcessorSettings, secret_in
 from processor.storage.database import Pool, open_pool
 from processor.storage.merchants import upsert_merchant
 from processor.storage.migrate import migrate
@@ -116,7 +116,7 @@ async def _serve(
             SystemRandom().random,
             lambda psp: adapters[psp].plan,
         ),
-        timing=Timing(section.lease_s, _longest_call_s(settings)),
+        timing=Timing(section.lease_s, settings.psp.longest_call_s()),
         clock=clock,
         health=health,
     )
@@ -197,11 +197,25 @@ async def _open(settings: ProcessorSettings, health: Health) -> Pool:
 
 
 def _adapters(settings: ProcessorSettings) -> dict[str, PspAdapter]:
-    simulator = settings.psp.simulator
-    if simulator is None:
-        return {}
-    adapter = SimulatorPsp(simulator.url, simulator.timeout_s, settings.processor.concurrency)
-    return {adapter.name: adapter}
+    connections_max = settings.processor.concurrency
+    adapters: list[PspAdapter] = []
+    if (simulator := settings.psp.simulator) is not None:
+        adapters.append(SimulatorPsp(simulator.url, simulator.timeout_s, connections_max))
+    if (adyen := settings.psp.adyen) is not None:
+        adapters.append(_adyen(adyen, connections_max))
+    return {adapter.name: adapter for adapter in adapters}
+
+
+def _adyen(section: AdyenSection, connections_max: int) -> PspAdapter:
+    """Its library takes 0.3 s to import: whoever doesn't use it doesn't wait for it."""
+    from processor.psp.adyen.adapter import AdyenPsp
+    from processor.psp.adyen.library import AdyenAccount
+
+    api_key = secret_in("psp.adyen.api_key", section.api_key, section.api_key_file)
+    account = AdyenAccount(
+        api_key, section.merchant_account, section.return_url, section.live_prefix, section.url
+    )
+    return AdyenPsp(account, section.timeout_s, connections_max)
 
 
 def _budgets(settings: ProcessorSettings, pool: Pool, clock: Clock) -> list[Budget]:
@@ -232,10 +246,6 @@ def _assessor(
     remote = RemoteAssessor(risk.address, risk.timeout_s)
     stack.push_async_callback(remote.close)
     return remote
-
-
-def _longest_call_s(settings: ProcessorSettings) -> float:
-    return settings.psp.simulator.timeout_s if settings.psp.simulator else 0.0
 
 
 async def _watch_kafka(publisher: Publisher, health: Health) -> None:

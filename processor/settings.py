@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from processor.risk import RiskSettings
+from tollgate.errors import ConfigurationError
 from tollgate.ids import MERCHANT
 from tollgate.settings import TollgateSettings
 
@@ -48,12 +49,35 @@ class Development(BaseModel):
         return self
 
 
-class SimulatorSection(BaseModel):
+class CalledSection(BaseModel):
+    """What holds for the calls to any PSP."""
+
     model_config = ConfigDict(frozen=True)
 
-    url: str
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
     max_per_second: Annotated[float | None, Field(gt=0)] = None  # calls over all processors; None: no limit
+
+
+class SimulatorSection(CalledSection):
+    url: str
+
+
+class AdyenSection(CalledSection):
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None  # holds it in place of `api_key`
+    merchant_account: Annotated[str, Field(min_length=1)]
+    return_url: Annotated[str, Field(pattern="^https?://")]  # of payments that name none themselves
+    live: bool = False
+    live_prefix: Annotated[str | None, Field(pattern="^[A-Za-z0-9-]+$")] = None  # of the live endpoints
+    url: Annotated[str | None, Field(pattern="^https?://")] = None  # in place of Adyen's host, for a double
+
+    @model_validator(mode="after")
+    def _one_key_and_a_prefix_when_live(self) -> Self:
+        if (self.api_key is None) == (self.api_key_file is None):
+            raise ValueError("one of api_key and api_key_file is set")
+        if self.live != (self.live_prefix is not None):
+            raise ValueError("live and live_prefix are set together or not at all")
+        return self
 
 
 class PspSection(BaseModel):
@@ -61,6 +85,15 @@ class PspSection(BaseModel):
 
     default: str = "simulator"
     simulator: SimulatorSection | None = None
+    adyen: AdyenSection | None = None
+
+    def called(self) -> dict[str, CalledSection]:
+        """Those that are set up, by name."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: section for name, section in sections.items() if isinstance(section, CalledSection)}
+
+    def longest_call_s(self) -> float:
+        return max((section.timeout_s for section in self.called().values()), default=0.0)
 
 
 class ProcessorSettings(TollgateSettings):
@@ -75,11 +108,28 @@ class ProcessorSettings(TollgateSettings):
 
     @model_validator(mode="after")
     def _a_lease_outlives_a_call(self) -> Self:
-        if self.psp.simulator and self.processor.lease_s < 2 * self.psp.simulator.timeout_s:
+        if self.processor.lease_s < 2 * self.psp.longest_call_s():
             raise ValueError("processor.lease_s must be at least twice the longest PSP time-out")
         return self
 
     def budgets(self) -> dict[str, float]:
         """The PSPs that may be called only so often: calls per second over all processors, by name."""
-        limit = self.psp.simulator.max_per_second if self.psp.simulator else None
-        return {} if limit is None else {"simulator": limit}
+        limits = {name: section.max_per_second for name, section in self.psp.called().items()}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def secret_in(name: str, given: SecretStr | None, file: Path | None) -> str:
+    """The secret, or its file's one line. Raises ConfigurationError, which repeats nothing of it."""
+    secret = given.get_secret_value() if given is not None else ""
+    if file is not None:
+        try:
+            secret = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"{name}_file can't be read from {file}: {type(error).__name__}. Correct it and start again."
+            ) from None
+    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ConfigurationError(
+            f"{name} is no key: it is empty or has characters that none has. Correct it and start again."
+        )
+    return secret

@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from processor.psp.answer import document_in, read_bounded, seconds_in, text_in, told_in
 from processor.psp.interface import (
     ActionRequired,
     Approved,
@@ -31,8 +32,6 @@ from processor.psp.interface import (
 from tollgate.ids import payment_key
 from tollgate.v1.payment_pb2 import Capture, Payment
 
-ANSWER_BYTES_MAX: Final = 65_536
-TEXT_MAX: Final = 500  # of what a refusal says, as it is kept
 NO_EFFECT_CODE: Final = "unavailable_no_effect"
 CHARGE: Final = "charge"
 CAPTURE: Final = "capture"
@@ -100,7 +99,7 @@ class SimulatorPsp:
                 headers=headers,
                 allow_redirects=False,
             ) as response:
-                answer = await _read_bounded(response)
+                answer = await read_bounded(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Retryable(f"no connection: {type(error).__name__}")
         except (TimeoutError, aiohttp.ClientError) as error:
@@ -112,7 +111,7 @@ class SimulatorPsp:
         url = f"{self._url}{_CHARGES}/{payment.psp_reference}"
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                answer = await _read_bounded(response)
+                answer = await read_bounded(response)
         except (TimeoutError, aiohttp.ClientError) as error:
             return Unknown(f"no whole answer: {type(error).__name__}", payment.psp_reference)
         if response.status != 200:
@@ -128,37 +127,37 @@ class SimulatorPsp:
 
 def interpret(request: PspRequest, status: int, retry_after: str | None, answer: bytes) -> Outcome:
     """What an answer comes to. Pure; anything that isn't exactly as documented is Unknown."""
-    document = _document(answer)
+    document = document_in(answer)
     error = document.get("error")
     error = error if isinstance(error, dict) else {}
-    code = _told(error, "code")
+    code = told_in(error, "code")
     match status:
         case 200 | 202 if request.path == _CHARGES:
-            sent = _document(request.body)
+            sent = document_in(request.body)
             return _interpret_charge(document, sent["amount"], sent["currency"], sent["reference"])
         case 200:
             return _interpret_operation(request, document)
         case 402 | 400 if code:
-            return Declined(code, _told(error, "message"), _text(document, "id"))
+            return Declined(code, told_in(error, "message"), text_in(document, "id"))
         case 409 | 422 if request.path != _CHARGES and code in _REFUSED_OPERATION:
-            return Declined(code, _told(error, "message"))
+            return Declined(code, told_in(error, "message"))
         case 429:
-            return Retryable("the PSP answered 429", _seconds(retry_after))
+            return Retryable("the PSP answered 429", seconds_in(retry_after))
         case 503 if code == NO_EFFECT_CODE:
-            return Retryable(f"the PSP answered 503 {NO_EFFECT_CODE}", _seconds(retry_after))
+            return Retryable(f"the PSP answered 503 {NO_EFFECT_CODE}", seconds_in(retry_after))
         case _:
             return Unknown(f"the PSP answered {status} {code}".rstrip())
 
 
 def interpret_standing(payment: Payment, answer: bytes) -> Outcome:
     """How the charge of `payment` stands, as the PSP shows it. Pure."""
-    charge = _document(answer)
+    charge = document_in(answer)
     match charge.get("status"):
         case "declined":
             error = charge.get("error")
             error = error if isinstance(error, dict) else {}
             return Declined(
-                _told(error, "code") or "declined", _told(error, "message"), payment.psp_reference
+                told_in(error, "code") or "declined", told_in(error, "message"), payment.psp_reference
             )
         case "canceled":
             return Declined("canceled", "The payment was canceled at the PSP.", payment.psp_reference)
@@ -168,7 +167,7 @@ def interpret_standing(payment: Payment, answer: bytes) -> Outcome:
 
 
 def _interpret_charge(charge: dict[str, Any], amount: int, currency: str, key: str) -> Outcome:
-    reference = _text(charge, "id")
+    reference = text_in(charge, "id")
     told = tuple(charge.get(name) for name in ("amount", "currency", "reference"))
     if not reference or told != (amount, currency, key):
         return Unknown("the PSP's answer is not about what was sent", reference)
@@ -177,7 +176,7 @@ def _interpret_charge(charge: dict[str, Any], amount: int, currency: str, key: s
             return Approved(reference, amount, currency, captured=True)
         case "authorized":
             return Approved(reference, amount, currency, captured=False)
-        case "requires_action" if url := _text(charge, "url"):
+        case "requires_action" if url := text_in(charge, "url"):
             return ActionRequired(reference, url)
         case other:
             return Unknown(f"the PSP's charge is {other}", reference)
@@ -185,47 +184,11 @@ def _interpret_charge(charge: dict[str, Any], amount: int, currency: str, key: s
 
 def _interpret_operation(request: PspRequest, done: dict[str, Any]) -> Outcome:
     """A capture, a cancel or a refund. A cancel is of the whole, so no amount was sent."""
-    reference, amount = _text(done, "id"), done.get("amount")
+    reference, amount = text_in(done, "id"), done.get("amount")
     _, _, charge, path = request.path.removeprefix("/").split("/")
-    about = done.get("charge") == charge and _PATH_OF.get(_text(done, "type")) == path
+    about = done.get("charge") == charge and _PATH_OF.get(text_in(done, "type")) == path
     if not (reference and about and done.get("status") == "succeeded" and type(amount) is int):
         return Unknown("the PSP's answer is not about what was sent", reference)
-    if amount != _document(request.body).get("amount", amount):
+    if amount != document_in(request.body).get("amount", amount):
         return Unknown("the PSP's answer is not about the amount that was sent", reference)
-    return Done(reference, amount, _text(done, "currency"))
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body; nothing when it is longer than any answer."""
-    answer = bytearray()
-    async for chunk in response.content.iter_chunked(ANSWER_BYTES_MAX):
-        answer += chunk
-        if len(answer) > ANSWER_BYTES_MAX:
-            response.close()
-            return b""
-    return bytes(answer)
-
-
-def _document(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`; empty when it holds none."""
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _text(document: dict[str, Any], name: str) -> str:
-    value = document.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _told(error: dict[str, Any], name: str) -> str:
-    """A PSP's own words: bounded, and without the one character that Postgres can't store."""
-    return _text(error, name).replace("\0", "")[:TEXT_MAX]
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
-        return None
-    return float(retry_after)
+    return Done(reference, amount, text_in(done, "currency"))

@@ -6,27 +6,36 @@ and how its own ledger is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 
+from processor.psp.adyen.adapter import AdyenPsp
+from processor.psp.adyen.library import AdyenAccount
+from processor.psp.adyen.notifications import read_adyen_notification
 from processor.psp.interface import (
     Advanced,
     Approved,
+    Awaited,
     OperationKind,
     Order,
     Outcome,
     PspAdapter,
+    PspPlan,
     PspRequest,
     Resolution,
 )
 from processor.psp.simulator import SimulatorPsp
+from processor.psp.webhook import ReadWebhook, Report
+from tests.fixtures.adyen_double import API_KEY, HMAC_KEY, MERCHANT_ACCOUNT, AdyenDouble
 from tests.fixtures.simulator import RunningSimulator
 from tollgate.ids import PAYMENT_OPERATION, psp_idempotency_key
 from tollgate.v1.payment_pb2 import Capture, Payment
+from tollgate.webhooks.adyen import AdyenWebhooks
+from tollgate.webhooks.interface import Verified, WebhookVerifier
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -111,7 +120,106 @@ class SimulatorDouble:
         await self._simulator.stop()
 
 
-DOUBLES: dict[str, Callable[[Path], PspDouble]] = {"simulator": SimulatorDouble}
+class ToldByNotification:
+    """An adapter together with its PSP's notifications, verified and read as a processor would have them: an
+    order that is Awaited comes to what they tell of it.
+    """
+
+    def __init__(
+        self,
+        adapter: PspAdapter,
+        notifications: Sequence[bytes],
+        verifier: WebhookVerifier,
+        read: ReadWebhook,
+    ) -> None:
+        self.name = adapter.name
+        self._adapter = adapter
+        self._notifications = notifications
+        self._verifier = verifier
+        self._read = read
+
+    @property
+    def plan(self) -> PspPlan:
+        return self._adapter.plan
+
+    def build(self, order: Order, step: str, idempotency_key: str) -> PspRequest:
+        return self._adapter.build(order, step, idempotency_key)
+
+    async def send(self, request: PspRequest, traceparent: str) -> Outcome:
+        outcome = await self._adapter.send(request, traceparent)
+        return self.told(request.idempotency_key) if isinstance(outcome, Awaited) else outcome
+
+    async def look_up(self, request: PspRequest, reference: str) -> Outcome:
+        return await self._adapter.look_up(request, reference)
+
+    async def ask(self, payment: Payment) -> Outcome:
+        return await self._adapter.ask(payment)
+
+    async def close(self) -> None:
+        await self._adapter.close()
+
+    def told(self, request_key: str) -> Outcome:
+        """The last word on the request of this key."""
+        return [report.outcome for report in self._reports() if report.subject.request_key == request_key][-1]
+
+    def _reports(self) -> Iterator[Report]:
+        for body in self._notifications:
+            verified = self._verifier.verify({}, body, now_s=0.0)
+            assert isinstance(verified, Verified)
+            for event in verified.events:
+                reading = self._read(event.body)
+                assert isinstance(reading, Report)
+                yield reading
+
+
+class AdyenSuiteDouble:
+    approves = "approves"
+    declines = "refuses"
+    answers_never_at_first = "silent"
+    resets_at_first = "resets"
+    unavailable_once = "busy"
+    needs_action = "redirects"
+
+    def __init__(self, folder: Path) -> None:
+        self._adyen = AdyenDouble()
+
+    def adapter(self, timeout_s: float) -> PspAdapter:
+        account = AdyenAccount(API_KEY, MERCHANT_ACCOUNT, "https://shop.example/back", url=self._adyen.url)
+        return ToldByNotification(
+            AdyenPsp(account, timeout_s),
+            self._adyen.notifications,
+            AdyenWebhooks([HMAC_KEY]),
+            read_adyen_notification,
+        )
+
+    async def effects(self, checkout_id: str) -> int:
+        return sum(effect.checkout_id == checkout_id for effect in self._adyen.effects)
+
+    async def moved(self, checkout_id: str, effect: str) -> int:
+        return self._adyen.total(checkout_id, effect)
+
+    async def visit(self, url: str, *, approves: bool) -> None:
+        form = {"outcome": "approve" if approves else "decline"}
+        async with aiohttp.ClientSession(raise_for_status=True) as payer:
+            await payer.post(url, data=form)
+
+    async def fail_with_500(self) -> None:
+        self._adyen.fails = True
+
+    async def behave(self) -> None:
+        self._adyen.fails = False
+
+    async def vanish(self) -> None:
+        await self._adyen.stop()
+
+    async def start(self) -> None:
+        await self._adyen.start()
+
+    async def stop(self) -> None:
+        await self._adyen.stop()
+
+
+DOUBLES: dict[str, Callable[[Path], PspDouble]] = {"adyen": AdyenSuiteDouble, "simulator": SimulatorDouble}
 
 
 def payment(
@@ -174,6 +282,15 @@ async def executed(adapter: PspAdapter, wanted: Payment) -> Payment:
     after.psp_reference = outcome.reference
     after.captured_amount = outcome.amount if outcome.captured else 0
     return after
+
+
+async def standing(adapter: PspAdapter, payment: Payment) -> Outcome:
+    """How the payment stands, as its PSP tells it: asked, or by itself."""
+    if adapter.plan.can_be_asked:
+        return await adapter.ask(payment)
+    assert isinstance(adapter, ToldByNotification)
+    ids = payment.merchant, payment.checkout_id, PAYMENT_OPERATION
+    return adapter.told(psp_idempotency_key(*ids, adapter.plan.steps[OperationKind.PAYMENT][-1]))
 
 
 async def resolved(

@@ -11,6 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.psp.answer import ANSWER_BYTES_MAX, TEXT_MAX
 from processor.psp.interface import (
     ActionRequired,
     Approved,
@@ -21,7 +22,7 @@ from processor.psp.interface import (
     Retryable,
     Unknown,
 )
-from processor.psp.simulator import ANSWER_BYTES_MAX, TEXT_MAX, SimulatorPsp, interpret
+from processor.psp.simulator import SimulatorPsp, interpret
 
 REQUEST = PspRequest(
     "POST",
