@@ -2,7 +2,8 @@
 
 CloudEvents 1.0, Kafka binding in binary mode
 (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md).
-The id is the same for every delivery of a version, so that a consumer can tell a repeat.
+The id is the same for every delivery of a version, so that a consumer can tell a repeat. What is promised to
+consumers is written down in docs/asyncapi.yaml.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tollgate.v1.shard_pb2 import StatusUpdate
 SOURCE: Final = "/tollgate/payments"
 
 
-def event_record(payment: Payment, event_type: str) -> Outgoing:
+def event_record(payment: Payment, event_type: str, operation_id: str | None = None) -> Outgoing:
+    """`operation_id`: the capture, cancel or refund that the version is about."""
     key = payment_key(payment.merchant, payment.checkout_id)
     attributes = {
         "ce_specversion": "1.0",
@@ -31,6 +33,8 @@ def event_record(payment: Payment, event_type: str) -> Outgoing:
         "ce_type": event_type,
         "ce_time": rfc3339(payment.updated_at_us),
         "ce_subject": key,
+        "ce_version": str(payment.version),
+        "ce_operationid": operation_id,
         "ce_traceparent": payment.traceparent,
         "content-type": "application/json",
     }

@@ -7,21 +7,21 @@ only for what no shard sends.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 import grpc
 
-from processor.operation_request import OPERATION_TYPE, Accepted, Known, RefusalCode, Refused, Wanted
+from processor.answering import answered, bounded, refusal
+from processor.operation_request import OPERATION_TYPE, Accepted, Known, Refused, Wanted
 from processor.storage.database import Pool
 from processor.storage.lists import Filter, Place, list_payments
 from processor.storage.merchants import list_merchants
 from processor.storage.outbox import latest_versions
 from processor.storage.payments import find_payment
 from processor.storage.requests import find_operation, request_operation, update_payment
+from processor.vault_service import VaultService
 from tollgate.clock import Clock
-from tollgate.errors import OperationalError, RejectedInput
-from tollgate.v1 import ledger_pb2
 from tollgate.v1.ledger_pb2 import (
     FindOperationRequest,
     FindOperationResponse,
@@ -34,27 +34,23 @@ from tollgate.v1.ledger_pb2 import (
     ListPlace,
     ListShardPaymentsRequest,
     ListShardPaymentsResponse,
-    Refusal,
     RequestOperationRequest,
     RequestOperationResponse,
     UpdatePaymentRequest,
     UpdatePaymentResponse,
 )
-from tollgate.v1.ledger_pb2_grpc import LedgerServicer, add_LedgerServicer_to_server
+from tollgate.v1.ledger_pb2_grpc import (
+    LedgerServicer,
+    add_LedgerServicer_to_server,
+    add_VaultServicer_to_server,
+)
 from tollgate.v1.payment_pb2 import Payment
 
 OwnerOf = Callable[[str], int | None]
 
-LIST_MAX: Final = 100
 # Twice what two shards ask at a time; beyond that RESOURCE_EXHAUSTED, and the shard takes it for a silence.
 _CALLS_MAX: Final = 1024
 _KIND: Final = {number: kind for kind, number in OPERATION_TYPE.items()}
-# A code that the proto doesn't know fails here, at import.
-_CODE: Final = {code: ledger_pb2.RefusalCode.Value(f"REFUSAL_CODE_{code.name}") for code in RefusalCode}
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-T = TypeVar("T")
 
 
 class LedgerService(LedgerServicer):
@@ -71,7 +67,7 @@ class LedgerService(LedgerServicer):
         request: FindPaymentRequest,
         context: grpc.aio.ServicerContext[FindPaymentRequest, FindPaymentResponse],
     ) -> FindPaymentResponse:
-        found = await _answered(context, find_payment(self._pool, request.merchant, request.checkout_id))
+        found = await answered(context, find_payment(self._pool, request.merchant, request.checkout_id))
         return FindPaymentResponse(payment=found)
 
     async def ListMerchants(
@@ -79,7 +75,7 @@ class LedgerService(LedgerServicer):
         request: ListMerchantsRequest,
         context: grpc.aio.ServicerContext[ListMerchantsRequest, ListMerchantsResponse],
     ) -> ListMerchantsResponse:
-        return ListMerchantsResponse(merchants=await _answered(context, list_merchants(self._pool)))
+        return ListMerchantsResponse(merchants=await answered(context, list_merchants(self._pool)))
 
     async def ListShardPayments(
         self,
@@ -88,7 +84,7 @@ class LedgerService(LedgerServicer):
     ) -> ListShardPaymentsResponse:
         """Each page looks at as many versions, however few of them are the shard's."""
         reading = latest_versions(self._pool, request.shard, request.changed_since_us, request.cursor)
-        page = await _answered(context, reading)
+        page = await answered(context, reading)
         payments = [
             Payment.FromString(version.snapshot)
             for version in page.versions
@@ -112,14 +108,14 @@ class LedgerService(LedgerServicer):
         deciding = request_operation(
             self._pool, request.merchant, request.checkout_id, wanted, new_id, self._clock.now_us()
         )
-        match await _answered(context, deciding):
+        match await answered(context, deciding):
             case Accepted(payment, operation):
                 self._on_accepted()
                 return RequestOperationResponse(accepted=operation, payment=payment)
             case Known(operation):
                 return RequestOperationResponse(known=operation)
             case Refused() as refused:
-                return RequestOperationResponse(refusal=_refusal(refused))
+                return RequestOperationResponse(refusal=refusal(refused))
 
     async def FindOperation(
         self,
@@ -127,7 +123,7 @@ class LedgerService(LedgerServicer):
         context: grpc.aio.ServicerContext[FindOperationRequest, FindOperationResponse],
     ) -> FindOperationResponse:
         finding = find_operation(self._pool, request.merchant, request.checkout_id, request.operation_id)
-        return FindOperationResponse(operation=await _answered(context, finding))
+        return FindOperationResponse(operation=await answered(context, finding))
 
     async def UpdatePayment(
         self,
@@ -143,9 +139,9 @@ class LedgerService(LedgerServicer):
             request.metadata.entries if request.HasField("metadata") else None,
             self._clock.now_us(),
         )
-        updated = await _answered(context, updating)
+        updated = await answered(context, updating)
         if isinstance(updated, Refused):
-            return UpdatePaymentResponse(refusal=_refusal(updated))
+            return UpdatePaymentResponse(refusal=refusal(updated))
         self._on_accepted()
         return UpdatePaymentResponse(payment=updated)
 
@@ -165,9 +161,8 @@ class LedgerService(LedgerServicer):
             if request.HasField("after")
             else None
         )
-        limit = min(max(request.limit, 1), LIST_MAX)
-        listing = list_payments(self._pool, request.merchant, wanted, limit, after)
-        payments, following = await _answered(context, listing)
+        listing = list_payments(self._pool, request.merchant, wanted, bounded(request.limit), after)
+        payments, following = await answered(context, listing)
         place = (
             ListPlace(created_at_us=following.created_at_us, checkout_id=following.checkout_id)
             if following
@@ -176,26 +171,14 @@ class LedgerService(LedgerServicer):
         return ListPaymentsResponse(payments=payments, next=place)
 
 
-async def _answered(context: grpc.aio.ServicerContext[RequestT, ResponseT], answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except OperationalError as error:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
-    except RejectedInput as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-
-
-def _refusal(refused: Refused) -> Refusal:
-    return Refusal(code=_CODE[refused.code], message=refused.message)
-
-
 async def start_ledger(
     listen: str, pool: Pool, owner_of: OwnerOf, clock: Clock, on_accepted: Callable[[], None]
 ) -> grpc.aio.Server:
-    """Raises RuntimeError when `listen` can't be bound."""
+    """Ledger and Vault at one address. Raises RuntimeError when `listen` can't be bound."""
     options = [("grpc.so_reuseport", 0)]  # else a second one shares the port, unseen
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_CALLS_MAX)
     add_LedgerServicer_to_server(LedgerService(pool, owner_of, clock, on_accepted), server)
+    add_VaultServicer_to_server(VaultService(pool, clock), server)
     server.add_insecure_port(listen)
     await server.start()
     return server

@@ -51,6 +51,7 @@ class RefusalCode(enum.StrEnum):
     AMOUNT_TOO_LARGE = "amount_too_large"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     VERSION_MISMATCH = "version_mismatch"
+    UNKNOWN_CUSTOMER = "unknown_customer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,11 @@ def decide_expired(payment: Payment, now_us: int) -> Decision:
     return _fail(payment, "expired", "The payment was not sent to the PSP in time.", now_us)
 
 
+def decide_missing(payment: Payment, code: str, message: str, now_us: int) -> Decision:
+    """It names what the merchant doesn't keep here; the PSP never hears of it."""
+    return _fail(payment, code, message, now_us)
+
+
 def decide_risk_declined(payment: Payment, score: int, now_us: int) -> Decision:
     """Refused before the PSP heard of it."""
     return _fail(payment, "risk_declined", "The payment was refused by the risk rules.", now_us, score=score)

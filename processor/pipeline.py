@@ -1,10 +1,11 @@
 """Claimed operations on their way: assess, store, call, conclude.
 
 1. Every claim gets its next step, purely.
-2. A first execution is assessed, and its exact request built.
-3. All requests of the batch are stored in one transaction. What that doesn't confirm is not sent.
-4. The calls go out side by side, with no transaction open, each only while its lease certainly outlives it.
-5. Each answer is concluded by the committer as it comes.
+2. A payment that names a customer or a method kept here gets the PSP's token, or fails.
+3. A first execution is assessed, and its exact request built.
+4. All requests of the batch are stored in one transaction. What that doesn't confirm is not sent.
+5. The calls go out side by side, with no transaction open, each only while its lease certainly outlives it.
+6. Each answer is concluded by the committer as it comes.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ from processor.operation import (
     TakenStep,
     next_step,
 )
-from processor.outcome import ANSWER_OF, Decision, decide_expired, decide_risk_declined
+from processor.outcome import ANSWER_OF, Decision, decide_expired, decide_missing, decide_risk_declined
 from processor.patience import Health, persist
 from processor.psp.interface import OperationKind, Order, Outcome, PspAdapter
 from processor.risk import Assessment, RiskAssessor
 from processor.storage.attempts import Assessed, NewAttempt, store_attempts
 from processor.storage.database import Pool
 from processor.storage.operations import Answered, Conclusion
+from processor.storage.vault import find_named
+from processor.vault import Missing, customer_named, method_named, resolve
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import psp_idempotency_key
@@ -97,12 +100,12 @@ class Pipeline:
         """The calls that are to be made, and what is concluded without one. Nothing is stored or sent yet."""
         attempts: list[NewAttempt] = []
         conclusions: list[Conclusion] = []
-        fresh: list[tuple[Claim, str]] = []
+        executing: list[tuple[Claim, str]] = []
         for claim in claims:
             adapter = self._adapters.get(claim.payment.psp)
             match next_step(claim, adapter.plan if adapter else None, self._clock.now_us()):
-                case Execute(step) if claim.kind is OperationKind.PAYMENT and not claim.steps:
-                    fresh.append((claim, step))
+                case Execute(step) if claim.kind is OperationKind.PAYMENT:
+                    executing.append((claim, step))
                 case Execute(step):
                     attempts.append(self._first(claim, step))
                 case Send(taken):
@@ -120,9 +123,36 @@ class Pipeline:
                     conclusions.append(_postponed(claim, reason, after_s))
                 case Park(reason):
                     conclusions.append(Conclusion(claim, partial(_decided, Decision(parked_reason=reason))))
-        if fresh:
+        resolved = await self._resolve(executing, conclusions)
+        attempts += [self._first(claim, step) for claim, step in resolved if claim.steps]
+        if fresh := [(claim, step) for claim, step in resolved if not claim.steps]:
             await self._assess(fresh, attempts, conclusions)
         return attempts, conclusions
+
+    async def _resolve(
+        self, executing: Sequence[tuple[Claim, str]], conclusions: list[Conclusion]
+    ) -> list[tuple[Claim, str]]:
+        """Those whose customer and payment method there are, with the PSP's token."""
+        payments = [claim.payment for claim, _step in executing]
+        customers = {name for payment in payments if (name := customer_named(payment))}
+        methods = {name for payment in payments if (name := method_named(payment))}
+        if not customers and not methods:
+            return list(executing)
+        try:
+            known, kept = await find_named(self._pool, customers, methods)
+        except OperationalError as error:
+            conclusions += [_postponed(claim, error.message, _ASSESSED_AGAIN_S) for claim, _step in executing]
+            return []
+        resolved: list[tuple[Claim, str]] = []
+        for claim, step in executing:
+            match resolve(claim.payment, known, kept, is_begun=bool(claim.steps)):
+                case Missing(code, message):
+                    now_us = self._clock.now_us()
+                    decide = partial(decide_missing, code=code, message=message, now_us=now_us)
+                    conclusions.append(Conclusion(claim, decide))
+                case payment:
+                    resolved.append((replace(claim, payment=payment), step))
+        return resolved
 
     async def _assess(
         self,

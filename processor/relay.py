@@ -75,7 +75,7 @@ def plan_deliveries(
     plan = Deliveries()
     for entry in entries:
         payment = Payment.FromString(entry.snapshot)
-        outgoing = [event_record(payment, entry.event_type)]
+        outgoing = [event_record(payment, entry.event_type, entry.operation_id)]
         if newest[entry.merchant, entry.checkout_id] == entry.version:
             owner = owner_of(entry.checkout_id)
             shards = {*entry.shards, *(() if owner is None else (owner,))}

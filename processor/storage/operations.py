@@ -22,7 +22,7 @@ from processor.outcome import Decision, begin
 from processor.psp.interface import OperationKind, PspRequest
 from processor.storage.attempts import Assessed, store_assessments
 from processor.storage.database import Connection, Pool, columns_of, translated
-from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, payment_from
+from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, payment_from, shown_id
 from tollgate.v1.payment_pb2 import Payment
 
 # now() is the transaction's start and may be compared by index; clock_timestamp() may not.
@@ -193,7 +193,7 @@ async def lease(
     claims = await _with_steps(connection, [_claim_from(row, monotonic + lease_s) for row in rows])
     await connection.execute(_LEASE, *columns_of([claimed.key for claimed in claims]), lease_s, now_us)
     begun = [(claimed, begin(claimed.payment, now_us)) for claimed in claims]
-    await advance(connection, [(following, None) for _claimed, following in begun if following])
+    await advance(connection, [(following, None, None) for _claimed, following in begun if following])
     return [replace(claimed, payment=following or claimed.payment) for claimed, following in begun]
 
 
@@ -205,19 +205,26 @@ async def conclude(
     """
     with translated("writing outcomes"):
         async with pool.acquire() as connection, connection.transaction():
-            payments = await _lock_held(connection, conclusions)
-            decided = [
-                (item, item.decide(payments[item.claim.key]) if item.claim.key in payments else None)
-                for item in conclusions
-            ]
-            await _write(connection, decided, now_us)
-            contradicted = await _store_late_approvals(connection, decided, now_us)
-            return [
-                (item, Decision(anomaly=LATE_APPROVAL))
-                if decision is None and item.claim.key in contradicted
-                else (item, decision)
-                for item, decision in decided
-            ]
+            return await conclude_within(connection, conclusions, now_us)
+
+
+async def conclude_within(
+    connection: Connection, conclusions: Sequence[Conclusion], now_us: int
+) -> list[tuple[Conclusion, Decision | None]]:
+    """The same, in the caller's transaction."""
+    payments = await _lock_held(connection, conclusions)
+    decided = [
+        (item, item.decide(payments[item.claim.key]) if item.claim.key in payments else None)
+        for item in conclusions
+    ]
+    await _write(connection, decided, now_us)
+    contradicted = await _store_late_approvals(connection, decided, now_us)
+    return [
+        (item, Decision(anomaly=LATE_APPROVAL))
+        if decision is None and item.claim.key in contradicted
+        else (item, decision)
+        for item, decision in decided
+    ]
 
 
 async def _lock_held(
@@ -249,7 +256,12 @@ async def _write(
     if answers:
         await connection.execute(_ANSWER, *columns_of(answers))
     await advance(
-        connection, [(decision.payment, decision.event) for _item, decision in standing if decision.payment]
+        connection,
+        [
+            (decision.payment, decision.event, shown_id(item.claim.operation_id))
+            for item, decision in standing
+            if decision.payment
+        ],
     )
     await store_assessments(
         connection, [(item.claim, item.assessed) for item, _decision in standing if item.assessed], now_us

@@ -17,7 +17,7 @@ from tollgate.errors import RejectedInput
 from tollgate.v1.payment_pb2 import Payment
 
 _UNPUBLISHED: Final = """
-SELECT o.id, o.merchant, o.checkout_id, o.version, o.event_type, o.snapshot, o.created_at,
+SELECT o.id, o.merchant, o.checkout_id, o.version, o.event_type, o.operation_id, o.snapshot, o.created_at,
     ARRAY(SELECT DISTINCT s.shard FROM payment_shards AS s
           WHERE s.merchant = o.merchant AND s.checkout_id = o.checkout_id) AS shards
 FROM outbox AS o
@@ -71,13 +71,16 @@ _FIRST_PAGE: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of one payment. `shards` shipped it; `snapshot` is the Payment, serialized."""
+    """One version of one payment. `shards` shipped it; `snapshot` is the Payment, serialized; `operation_id`
+    is what the version is about, None for the payment itself.
+    """
 
     id: int
     merchant: str
     checkout_id: str
     version: int
     event_type: str
+    operation_id: str | None
     snapshot: bytes
     created_at_us: int
     shards: list[int]

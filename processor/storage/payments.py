@@ -8,7 +8,7 @@ entry are written by one statement, so there is no version without its entry.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -16,6 +16,7 @@ from asyncpg import Record
 
 from processor.operation_request import OPERATIONS_SHOWN
 from processor.storage.database import Connection, Pool, columns_of, translated
+from tollgate.ids import PAYMENT_OPERATION
 from tollgate.status import BY_NAME, NAME
 from tollgate.v1.payment_pb2 import (
     Capture,
@@ -76,10 +77,10 @@ WITH next AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::bigint[], $7::bigint[],
         $8::text[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::bytea[],
-        $15::text[]
+        $15::text[], $16::text[]
     ) AS n (merchant, checkout_id, status, version, updated_at, captured_amount, refunded_amount,
             psp_reference, risk_score, failure_code, failure_message, next_action_url, slice, snapshot,
-            event_type)
+            event_type, operation_id)
 ), moved AS (
     UPDATE payments AS p SET
         status = n.status, version = n.version, updated_at = n.updated_at,
@@ -88,8 +89,8 @@ WITH next AS (
         failure_message = n.failure_message, next_action_url = n.next_action_url
     FROM next AS n WHERE p.merchant = n.merchant AND p.checkout_id = n.checkout_id
 )
-INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
-SELECT merchant, checkout_id, version, slice, event_type, snapshot, updated_at FROM next
+INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at, operation_id)
+SELECT merchant, checkout_id, version, slice, event_type, snapshot, updated_at, operation_id FROM next
 """
 
 # What a client's request changes of a payment: never its amounts, nor what the PSP said.
@@ -101,8 +102,8 @@ WITH amended AS (
     WHERE merchant = $1 AND checkout_id = $2
     RETURNING operation_count
 ), told AS (
-    INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
-    VALUES ($1, $2, $4, $11, $12, $13, $5)
+    INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at, operation_id)
+    VALUES ($1, $2, $4, $11, $12, $13, $5, $14)
 )
 SELECT operation_count FROM amended
 """
@@ -130,7 +131,7 @@ def payment_from(row: Record) -> Payment:
         customer_id=row["customer_id"],
         description=row["description"],
         return_url=row["return_url"],
-        metadata=[MetadataEntry(key=key, value=value) for key, value in orjson.loads(row["metadata"])],
+        metadata=metadata_from(row["metadata"]),
         fingerprint=row["fingerprint"],
         traceparent=row["traceparent"],
         created_at_us=row["created_at"],
@@ -197,7 +198,7 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
             payment.customer_id,
             payment.description,
             payment.return_url,
-            _stored_metadata(payment),
+            stored_metadata(payment.metadata),
             payment.fingerprint,
             payment.traceparent,
             payment.created_at_us,
@@ -211,9 +212,14 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
     return columns_of(rows)
 
 
-async def advance(connection: Connection, versions: Sequence[tuple[Payment, str | None]]) -> None:
-    """Writes each payment's next version and its outbox entry, under the event's name or the status'. The
-    caller holds the rows' locks.
+def shown_id(operation_id: str) -> str | None:
+    """None for the payment's own operation, which clients don't see."""
+    return None if operation_id == PAYMENT_OPERATION else operation_id
+
+
+async def advance(connection: Connection, versions: Sequence[tuple[Payment, str | None, str | None]]) -> None:
+    """Writes each payment's next version and its outbox entry, under the event's name or the status', with
+    the operation that it is about. The caller holds the rows' locks.
     """
     if not versions:
         return
@@ -234,13 +240,16 @@ async def advance(connection: Connection, versions: Sequence[tuple[Payment, str 
             slice_of(payment.merchant, payment.checkout_id),
             payment.SerializeToString(),
             event or f"tollgate.payment.{NAME[payment.status]}",
+            operation_id,
         )
-        for payment, event in versions
+        for payment, event, operation_id in versions
     ]
     await connection.execute(_ADVANCE, *columns_of(rows))
 
 
-async def amend(connection: Connection, payment: Payment, event: str | None, new_operations: int = 0) -> int:
+async def amend(
+    connection: Connection, payment: Payment, event: str | None, new_operation: str | None = None
+) -> int:
     """Writes the version that a client's request made, and its outbox entry. The caller holds the row's lock.
     Returns how many operations clients see of it now.
     """
@@ -255,17 +264,23 @@ async def amend(connection: Connection, payment: Payment, event: str | None, new
             payment.failure.code,
             payment.failure.message,
             payment.description,
-            _stored_metadata(payment),
-            new_operations,
+            stored_metadata(payment.metadata),
+            0 if new_operation is None else 1,
             slice_of(payment.merchant, payment.checkout_id),
             event or f"tollgate.payment.{NAME[payment.status]}",
             payment.SerializeToString(),
+            new_operation,
         )
     )
 
 
-def _stored_metadata(payment: Payment) -> str:
-    return orjson.dumps([[entry.key, entry.value] for entry in payment.metadata]).decode()
+def stored_metadata(metadata: Iterable[MetadataEntry]) -> str:
+    """In the client's order."""
+    return orjson.dumps([[entry.key, entry.value] for entry in metadata]).decode()
+
+
+def metadata_from(stored: str) -> list[MetadataEntry]:
+    return [MetadataEntry(key=key, value=value) for key, value in orjson.loads(stored)]
 
 
 async def find_payment(pool: Pool, merchant: str, checkout_id: str) -> Payment | None:

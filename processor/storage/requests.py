@@ -127,7 +127,7 @@ async def _locked(connection: Connection, merchant: str, checkout_id: str) -> Pa
 
 async def _store(connection: Connection, accepted: Accepted, wanted: Wanted, now_us: int) -> None:
     payment, operation = accepted.payment, accepted.operation
-    number = await amend(connection, payment, accepted.event, new_operations=1)
+    number = await amend(connection, payment, accepted.event, new_operation=operation.id)
     await connection.execute(
         _INSERT,
         payment.merchant,

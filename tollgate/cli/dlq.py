@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tollgate.cli.cdc_progress import shown_progress
-from tollgate.cli.dlq_letters import Services, find_letter, find_services, read_dead, with_values
+from tollgate.cli.dlq_letters import find_letter, read_dead, with_values
 from tollgate.cli.dlq_show import describe
 from tollgate.cli.options import DataDir
+from tollgate.cli.services import Services, find_services
 from tollgate.clock import rfc3339
 from tollgate.errors import RejectedInput
 

@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "cdc": "tollgate.cli.cdc:app",
     "shards": "tollgate.cli.shards:app",
     "dlq": "tollgate.cli.dlq:app",
+    "payments": "tollgate.cli.payments:app",
 }
 
 

@@ -353,3 +353,336 @@ class Ledger:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class VaultStub:
+    """Customers and payment methods, served beside the Ledger at the same address.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateCustomer = channel.unary_unary(
+                '/tollgate.v1.Vault/CreateCustomer',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.CreateCustomerRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.CreateCustomerResponse.FromString,
+                _registered_method=True)
+        self.FindCustomer = channel.unary_unary(
+                '/tollgate.v1.Vault/FindCustomer',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.FindCustomerRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindCustomerResponse.FromString,
+                _registered_method=True)
+        self.ListCustomers = channel.unary_unary(
+                '/tollgate.v1.Vault/ListCustomers',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListCustomersRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListCustomersResponse.FromString,
+                _registered_method=True)
+        self.CreatePaymentMethod = channel.unary_unary(
+                '/tollgate.v1.Vault/CreatePaymentMethod',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodResponse.FromString,
+                _registered_method=True)
+        self.FindPaymentMethod = channel.unary_unary(
+                '/tollgate.v1.Vault/FindPaymentMethod',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodResponse.FromString,
+                _registered_method=True)
+        self.ListPaymentMethods = channel.unary_unary(
+                '/tollgate.v1.Vault/ListPaymentMethods',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsResponse.FromString,
+                _registered_method=True)
+        self.DeletePaymentMethod = channel.unary_unary(
+                '/tollgate.v1.Vault/DeletePaymentMethod',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodResponse.FromString,
+                _registered_method=True)
+
+
+class VaultServicer:
+    """Customers and payment methods, served beside the Ledger at the same address.
+    """
+
+    def CreateCustomer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindCustomer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCustomers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePaymentMethod(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindPaymentMethod(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPaymentMethods(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePaymentMethod(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_VaultServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCustomer,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.CreateCustomerRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.CreateCustomerResponse.SerializeToString,
+            ),
+            'FindCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindCustomer,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindCustomerRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.FindCustomerResponse.SerializeToString,
+            ),
+            'ListCustomers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCustomers,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListCustomersRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListCustomersResponse.SerializeToString,
+            ),
+            'CreatePaymentMethod': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePaymentMethod,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodResponse.SerializeToString,
+            ),
+            'FindPaymentMethod': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPaymentMethod,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodResponse.SerializeToString,
+            ),
+            'ListPaymentMethods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPaymentMethods,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsResponse.SerializeToString,
+            ),
+            'DeletePaymentMethod': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePaymentMethod,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tollgate.v1.Vault', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tollgate.v1.Vault', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Vault:
+    """Customers and payment methods, served beside the Ledger at the same address.
+    """
+
+    @staticmethod
+    def CreateCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/CreateCustomer',
+            tollgate_dot_v1_dot_ledger__pb2.CreateCustomerRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.CreateCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/FindCustomer',
+            tollgate_dot_v1_dot_ledger__pb2.FindCustomerRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.FindCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCustomers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/ListCustomers',
+            tollgate_dot_v1_dot_ledger__pb2.ListCustomersRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.ListCustomersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePaymentMethod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/CreatePaymentMethod',
+            tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.CreatePaymentMethodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindPaymentMethod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/FindPaymentMethod',
+            tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.FindPaymentMethodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPaymentMethods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/ListPaymentMethods',
+            tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.ListPaymentMethodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePaymentMethod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.Vault/DeletePaymentMethod',
+            tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.DeletePaymentMethodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

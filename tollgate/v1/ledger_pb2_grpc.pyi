@@ -101,3 +101,85 @@ class LedgerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ledger_pb2.ListPaymentsResponse, _abc.Awaitable[_ledger_pb2.ListPaymentsResponse]]: ...
 
 def add_LedgerServicer_to_server(servicer: LedgerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class VaultStub:
+    """Customers and payment methods, served beside the Ledger at the same address."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> VaultAsyncStub: ...
+    CreateCustomer: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.CreateCustomerRequest, _ledger_pb2.CreateCustomerResponse]
+    FindCustomer: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindCustomerRequest, _ledger_pb2.FindCustomerResponse]
+    ListCustomers: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListCustomersRequest, _ledger_pb2.ListCustomersResponse]
+    CreatePaymentMethod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.CreatePaymentMethodRequest, _ledger_pb2.CreatePaymentMethodResponse]
+    FindPaymentMethod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentMethodRequest, _ledger_pb2.FindPaymentMethodResponse]
+    ListPaymentMethods: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPaymentMethodsRequest, _ledger_pb2.ListPaymentMethodsResponse]
+    DeletePaymentMethod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.DeletePaymentMethodRequest, _ledger_pb2.DeletePaymentMethodResponse]
+
+@_typing.type_check_only
+class VaultAsyncStub(VaultStub):
+    """Customers and payment methods, served beside the Ledger at the same address."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateCustomer: _aio.UnaryUnaryMultiCallable[_ledger_pb2.CreateCustomerRequest, _ledger_pb2.CreateCustomerResponse]  # type: ignore[assignment]
+    FindCustomer: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindCustomerRequest, _ledger_pb2.FindCustomerResponse]  # type: ignore[assignment]
+    ListCustomers: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListCustomersRequest, _ledger_pb2.ListCustomersResponse]  # type: ignore[assignment]
+    CreatePaymentMethod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.CreatePaymentMethodRequest, _ledger_pb2.CreatePaymentMethodResponse]  # type: ignore[assignment]
+    FindPaymentMethod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentMethodRequest, _ledger_pb2.FindPaymentMethodResponse]  # type: ignore[assignment]
+    ListPaymentMethods: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPaymentMethodsRequest, _ledger_pb2.ListPaymentMethodsResponse]  # type: ignore[assignment]
+    DeletePaymentMethod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.DeletePaymentMethodRequest, _ledger_pb2.DeletePaymentMethodResponse]  # type: ignore[assignment]
+
+class VaultServicer(metaclass=_abc_1.ABCMeta):
+    """Customers and payment methods, served beside the Ledger at the same address."""
+
+    @_abc_1.abstractmethod
+    def CreateCustomer(
+        self,
+        request: _ledger_pb2.CreateCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.CreateCustomerResponse, _abc.Awaitable[_ledger_pb2.CreateCustomerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindCustomer(
+        self,
+        request: _ledger_pb2.FindCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.FindCustomerResponse, _abc.Awaitable[_ledger_pb2.FindCustomerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListCustomers(
+        self,
+        request: _ledger_pb2.ListCustomersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListCustomersResponse, _abc.Awaitable[_ledger_pb2.ListCustomersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreatePaymentMethod(
+        self,
+        request: _ledger_pb2.CreatePaymentMethodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.CreatePaymentMethodResponse, _abc.Awaitable[_ledger_pb2.CreatePaymentMethodResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindPaymentMethod(
+        self,
+        request: _ledger_pb2.FindPaymentMethodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.FindPaymentMethodResponse, _abc.Awaitable[_ledger_pb2.FindPaymentMethodResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListPaymentMethods(
+        self,
+        request: _ledger_pb2.ListPaymentMethodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListPaymentMethodsResponse, _abc.Awaitable[_ledger_pb2.ListPaymentMethodsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeletePaymentMethod(
+        self,
+        request: _ledger_pb2.DeletePaymentMethodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.DeletePaymentMethodResponse, _abc.Awaitable[_ledger_pb2.DeletePaymentMethodResponse]]: ...
+
+def add_VaultServicer_to_server(servicer: VaultServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

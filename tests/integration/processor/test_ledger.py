@@ -149,16 +149,16 @@ async def test_a_list_is_newest_first_in_pages_that_newcomers_do_not_move(
 ) -> None:
     for number in range(6):  # two at a time came in the same microsecond
         payment = accepted_payment(f"checkout-000{number}", now_us=NOW_US + number // 2 * 1_000_000)
-        payment.customer_id = "cus_even" if number % 2 == 0 else ""
+        payment.customer_id = "customer-even" if number % 2 == 0 else ""
         await bench.take_in(change_record(payment))
     await bench.take_in(change_record(accepted_payment("checkout-0009", merchant="zeta")))
     assert await pages(served, 100) == [["5", "4", "3", "2", "1", "0"]]
     assert await pages(served, 4) == [["5", "4", "3", "2"], ["1", "0"]]
     assert await pages(served, 3) == [["5", "4", "3"], ["2", "1", "0"]]
-    assert await pages(served, 2, customer_id="cus_even") == [["4", "2"], ["0"]]
+    assert await pages(served, 2, customer_id="customer-even") == [["4", "2"], ["0"]]
     since, until = NOW_US + 1_000_000, NOW_US + 2_000_000
     assert await pages(served, 9, created_from_us=since, created_before_us=until) == [["3", "2"]]
-    assert await pages(served, 9, created_before_us=since, customer_id="cus_even") == [["0"]]
+    assert await pages(served, 9, created_before_us=since, customer_id="customer-even") == [["0"]]
     await bench.run_due(limit=2)
     assert await pages(served, 9, status=SUCCEEDED) == [["1", "0"]]
     assert await pages(served, 3, status=PENDING) == [["5", "4", "3"], ["2"]]

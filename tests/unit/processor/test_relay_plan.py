@@ -22,6 +22,7 @@ def entry(version: int, status: StatusValue, shards: list[int], checkout_id: str
         checkout_id=checkout_id,
         version=version,
         event_type=f"tollgate.payment.{NAME[status]}",
+        operation_id=None,
         snapshot=payment.SerializeToString(),
         created_at_us=NOW_US,
         shards=shards,
