@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from prometheus_client import Counter, Gauge
@@ -14,6 +15,8 @@ LAG_BYTES: Final = Gauge(
 LAG_SECONDS: Final = Gauge(
     "tollgate_cdc_lag_seconds", "Age of the oldest of these changes, read or not; 0 when there are none."
 )
+for _lag in (LAG_RECORDS, LAG_BYTES, LAG_SECONDS):
+    _lag.set(math.nan)  # not known until the store is open: 0 would say that all is delivered
 IN_FLIGHT_RECORDS: Final = Gauge("tollgate_cdc_in_flight_records", "Changes sent and not delivered.")
 IN_FLIGHT_BYTES: Final = Gauge("tollgate_cdc_in_flight_bytes", "Bytes of changes sent and not delivered.")
 ACKNOWLEDGED: Final = Gauge(

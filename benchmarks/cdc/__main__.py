@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.cdc import beside, catch_up, check, idle, lag, statuses
-from benchmarks.cdc.places import TOPICS, Places, fresh_topic, running
+from benchmarks.cdc.places import FLUSHED, TOPICS, Places, fresh_topic, running
 from benchmarks.fill.loader import Wanted, fill
 from benchmarks.measure import machine
 from benchmarks.measure.generator import Load
@@ -175,6 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cost-rate", type=float, default=2000.0, help="of those runs")
     parser.add_argument("--lag-rate", type=float, default=5000.0)
     parser.add_argument("--lag-seconds", type=float, default=15.0)
+    parser.add_argument("--topic", choices=TOPICS, default=FLUSHED, help="as one node has it, or a cluster")
     parser.add_argument("--nice", type=int, default=0, help="of the tailer beside the shard")
     parser.add_argument("--settings", nargs="+", default=[], help="of the tailer, as TOLLGATE_CDC__X=y")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)

@@ -98,7 +98,8 @@ class Places:
         return sum(float(line.split(" ")[1]) for line in lines if line.startswith(f"{name} "))
 
     async def shipped(self, timeout_s: float) -> None:
-        """Until nothing is left that the tailer knows of. Raises OperationalError."""
+        """Until nothing is left that the tailer knows of; before it knows of any, its lag is no number.
+        Raises OperationalError."""
         deadline = time.monotonic() + timeout_s
         while self.tailers_metric("tollgate_cdc_lag_records"):
             if time.monotonic() > deadline:
