@@ -24,6 +24,7 @@ from gateway.recently import Recently
 from gateway.verdict import Absence, Answer, verdict
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
+from tollgate.growing_wait import GrowingWait
 from tollgate.ids import payment_key
 from tollgate.v1.payment_pb2 import Payment
 
@@ -33,7 +34,9 @@ _KEPT_MAX: Final = 10_000  # 200 bytes each
 # and the rest answered as they are; while the Ledger is silent nobody waits to hear so again.
 _REFRESHES_MAX: Final = 8
 _SILENCE_S: Final = 1.0
-_ASK_AGAIN_S: Final = 0.1  # a payment is in Postgres so long after its shard has accepted it, or sooner
+# A payment is usually in Postgres that soon after its acceptance; when not, the Ledger has much to do.
+_ASK_AGAIN_S_MIN: Final = 0.1
+_ASK_AGAIN_S_MAX: Final = 1.0
 
 
 class Ledger(Protocol):
@@ -204,10 +207,11 @@ class Elsewhere:
         """What the Ledger knows of it within that time. Its no is none while somebody can't be asked."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
+        wait = GrowingWait(_ASK_AGAIN_S_MIN, _ASK_AGAIN_S_MAX)
         while (said := await self._ask_all(merchant, checkout_id, ())) is Absence.UNKNOWN:
             if loop.time() >= deadline:
                 return Absence.SILENT
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(wait.next())
         return said
 
     async def _ask(

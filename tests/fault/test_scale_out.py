@@ -46,12 +46,19 @@ PIECE = int(os.environ.get("SCALE_OUT_PIECE", "50"))  # payments between two eve
 STRICT = "SCALE_OUT_STRICT" in os.environ
 CUT_OFF = os.environ.get("SCALE_OUT_CUT_OFF", "remove").split(",")
 # A busy machine is not what is tested here: who is slow refuses nobody and is waited for.
-_ENV = {"TOLLGATE_OVERLOAD__TURN_MS_MAX": "10000", "TOLLGATE_LOOK_UPS__TIMEOUT_S": "5"}
+_ENV = {
+    "TOLLGATE_OVERLOAD__TURN_MS_MAX": "10000",
+    "TOLLGATE_LOOK_UPS__TIMEOUT_S": "5",
+    "TOLLGATE_LOOK_UPS__SHIPPED_WITHIN_S": "5",
+    "TOLLGATE_LOOK_UPS__IN_FLIGHT_MAX": "8192",
+}
 _PORT_BASE = 17670
 _SAMPLE = 6
 _WAIT_S = 60.0
 _POLL_S = 0.01
 _DEAD = 1
+# nginx, on a busy machine, may still take a kept connection to the dead shard for a live one.
+_NOTICED_S = 0.1
 _COMMIT = timedelta(milliseconds=200)  # between the time that intake notes and the end of its transaction
 
 
@@ -235,7 +242,7 @@ async def beyond_what_died(witness: Witness, death: Death) -> list[Failure]:
         what = (one.request, one.outcome)
         if one.checkout_id not in theirs:
             return False
-        if one.began <= death.gone_at and one.ended >= death.killed_at:
+        if one.began <= death.gone_at + _NOTICED_S and one.ended >= death.killed_at:
             return True
         if what in (("same", "202"), ("other", "202")) and was_away(account.accepted_at[one.checkout_id]):
             return True
