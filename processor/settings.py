@@ -80,12 +80,30 @@ class AdyenSection(CalledSection):
         return self
 
 
+class StripeSection(CalledSection):
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None  # holds it in place of `api_key`
+    live: bool = False  # the key is of the same mode
+    # Where a payer comes back to whose payment names no address; without one, 3-D Secure declines.
+    return_url: Annotated[str | None, Field(pattern="^[a-z][a-z0-9+.-]*://")] = None
+    url: Annotated[str, Field(pattern="^https?://")] = "https://api.stripe.com"
+
+    @model_validator(mode="after")
+    def _one_key_and_tls_when_live(self) -> Self:
+        if (self.api_key is None) == (self.api_key_file is None):
+            raise ValueError("one of api_key and api_key_file is set")
+        if self.live and not self.url.startswith("https://"):
+            raise ValueError("a live key goes over https alone: correct url")
+        return self
+
+
 class PspSection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     default: str = "simulator"
     simulator: SimulatorSection | None = None
     adyen: AdyenSection | None = None
+    stripe: StripeSection | None = None
 
     def called(self) -> dict[str, CalledSection]:
         """Those that are set up, by name."""

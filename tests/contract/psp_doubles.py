@@ -27,9 +27,11 @@ from processor.psp.interface import (
     PspPlan,
     PspRequest,
     Resolution,
+    Retryable,
 )
 from processor.psp.simulator import SimulatorPsp
 from processor.psp.webhook import ReadWebhook, Report
+from tests.contract.stripe_doubles import StripeWithKeys, StripeWithoutKeys
 from tests.fixtures.adyen_double import API_KEY, HMAC_KEY, MERCHANT_ACCOUNT, AdyenDouble
 from tests.fixtures.simulator import RunningSimulator
 from tollgate.ids import PAYMENT_OPERATION, psp_idempotency_key
@@ -219,7 +221,12 @@ class AdyenSuiteDouble:
         await self._adyen.stop()
 
 
-DOUBLES: dict[str, Callable[[Path], PspDouble]] = {"adyen": AdyenSuiteDouble, "simulator": SimulatorDouble}
+DOUBLES: dict[str, Callable[[Path], PspDouble]] = {
+    "adyen": AdyenSuiteDouble,
+    "localstripe": StripeWithoutKeys,
+    "simulator": SimulatorDouble,
+    "stripe": StripeWithKeys,
+}
 
 
 def payment(
@@ -299,6 +306,7 @@ async def resolved(
     """An Unknown of the last step, resolved as the adapter declares."""
     resolution = adapter.plan.terms[adapter.plan.steps[kind][-1]].resolution
     if resolution is Resolution.LOOKUP:
-        return await adapter.look_up(request, reference)
+        found = await adapter.look_up(request, reference)
+        return await adapter.send(request, TRACEPARENT) if isinstance(found, Retryable) else found
     assert resolution is Resolution.REPLAY
     return await adapter.send(request, TRACEPARENT)

@@ -109,3 +109,12 @@ def test_a_secret_is_given_or_read_from_its_file(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"psp\.adyen\.api_key") as caught:
             secret_in("psp.adyen.api_key", None, wrong)
         assert "hidden-word" not in caught.value.message
+
+
+def test_the_budgets_and_the_lease_know_every_psp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_PSP__STRIPE__API_KEY", "sk_test_hidden-word")
+    monkeypatch.setenv("TOLLGATE_PSP__STRIPE__MAX_PER_SECOND", "25")
+    assert load(ProcessorSettings).budgets() == {"stripe": 25.0}
+    monkeypatch.setenv("TOLLGATE_PSP__STRIPE__TIMEOUT_S", "8")
+    with pytest.raises(ConfigurationError, match="lease_s"):
+        load(ProcessorSettings)
