@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test fault-disk fault-kafka kill-rounds scale-out fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc proto lock
+.PHONY: help up down check test fault-disk fault-kafka kill-rounds scale-out fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc bench-pipeline proto lock
 
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
@@ -31,6 +31,7 @@ help:
 	@echo 'make bench-overload              three times its capacity for a minute: who is served, who is refused'
 	@echo 'make bench-ack                   what a 202 costs that waits for Kafka (ack=replicated)'
 	@echo 'make bench-cdc                   the tailer beside a bare producer, and what it costs the shard'
+	@echo 'make bench-pipeline              accept to terminal with everything on, hop by hop'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -100,6 +101,9 @@ bench-ack: $(VENV)/.installed-dev
 
 bench-cdc: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.cdc $(ARGS)
+
+bench-pipeline: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.pipeline $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev
