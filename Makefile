@@ -68,7 +68,8 @@ fault-disk: $(VENV)/.installed-dev
 # Every answer of a broker before and after the append, storms of them, outages, three nodes; DOWN is seconds.
 fault-kafka: $(VENV)/.installed-dev
 	KAFKA_FAULT_SEEDS=$(or $(SEEDS),5) KAFKA_FAULT_DOWN_S=$(or $(DOWN),180) KAFKA_FAULT_TIMEOUT_S=900 $(BIN)/pytest \
-		tests/fault/test_kafka_answers.py tests/fault/test_kafka_trouble.py tests/fault/test_kafka_cluster.py $(ARGS)
+		tests/fault/test_kafka_answers.py tests/fault/test_kafka_trouble.py tests/fault/test_kafka_cluster.py \
+		tests/e2e/test_webhooks_stack.py $(ARGS)
 
 # Counts add up over runs in benchmarks/results/kill-rounds.json; the default test run plays 8 rounds of a fixed seed.
 kill-rounds: $(VENV)/.installed-dev

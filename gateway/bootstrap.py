@@ -22,6 +22,7 @@ from gateway.http.documents import document_routes
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
+from gateway.http.webhooks import WebhookEndpoint, WebhookHandlers
 from gateway.load_shedding import Gate
 from gateway.merchants import Merchants
 from gateway.metrics import Metrics
@@ -32,7 +33,7 @@ from gateway.ring import Ring
 from gateway.ring_watch import RingWatch
 from gateway.rpc.ledger import LedgerClient
 from gateway.rpc.other_shards import OtherShardsClient
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, WebhookSettings
 from gateway.snapshots import Keeper
 from gateway.store.folder import open_watermark, prepare_folder
 from gateway.store.gauges import watch_store
@@ -41,8 +42,10 @@ from gateway.store.opening import Opened, newest_change_us, open_store
 from gateway.store.rocks import RocksStore
 from tollgate.client_secrets import ClientSecrets
 from tollgate.clock import Clock, SystemClock
+from tollgate.errors import ConfigurationError
 from tollgate.shard_layout import DATABASE_DIR, META, META_MERCHANTS
 from tollgate.watermark import WatermarkWriter
+from tollgate.webhooks import VERIFIERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +252,13 @@ def build_http(
         replication=replication,
         limits=build_key_limits(settings, clock, metrics),
     )
+    webhooks = WebhookHandlers(committer, health, clock, webhook_endpoints(settings))
     hand_over = committer.hand_over if replication is None else replication.hand_over
     loop = asyncio.get_running_loop()
     return HttpApp(
         payments.collection_route(),
         payments.payment_route(),
-        ColdApp(document_routes(settings.psp.names)),
+        ColdApp([webhooks.route(), *document_routes(settings.psp.names)]),
         hand_over,
         metrics,
         Gate(
@@ -266,6 +270,29 @@ def build_http(
         ),
         ops_routes(health, metrics),
     )
+
+
+def webhook_endpoints(settings: GatewaySettings) -> dict[str, WebhookEndpoint]:
+    """Reads the files of secrets. Raises ConfigurationError."""
+    return {
+        psp: WebhookEndpoint(VERIFIERS[psp](_secrets(psp, section)), section.webhook_sources)
+        for psp, section in settings.psp.webhooks().items()
+    }
+
+
+def _secrets(psp: str, section: WebhookSettings) -> list[str]:
+    given = section.webhook_secret.get_secret_value() if section.webhook_secret else ""
+    if (path := section.webhook_secret_file) is not None:
+        try:
+            given += "\n" + path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"The webhook secrets of {psp} can't be read from {path}: {type(error).__name__}. "
+                "Correct the file or the setting and start again."
+            ) from None
+    if not (secrets := given.split()):
+        raise ConfigurationError(f"The webhook secret of {psp} is empty. Set it and start again.")
+    return secrets
 
 
 def build_key_limits(settings: GatewaySettings, clock: Clock, metrics: Metrics) -> KeyLimits | None:

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from gateway.wire import change_of_acceptance
 from tollgate.shard_layout import META_MARK_PREFIX, PAYMENTS_WITNESS_PREFIX, decode_u64, encode_u64
-from tollgate.v1.change_pb2 import Change
+from tollgate.v1.change_pb2 import Change, Webhook
+from tollgate.webhooks.interface import WebhookEvent
 
 MARK_BYTES: Final = 256 * 1024
 
@@ -104,7 +105,7 @@ def stored_payment(payment: bytes, sequence: int) -> bytes:
 
 
 class ChangeWriter:
-    """Serializes acceptances of one opened store; the payment goes in as the bytes it was admitted with."""
+    """Serializes the changes of one opened store; a payment goes in as the bytes it was admitted with."""
 
     def __init__(self, identity: Identity) -> None:
         shard, incarnation, epoch = identity
@@ -114,3 +115,22 @@ class ChangeWriter:
         self, key: str, sequence: int, committed_at_us: int, traceparent: str, payment: bytes
     ) -> bytes:
         return change_of_acceptance(self._origin, key, sequence, committed_at_us, traceparent, payment)
+
+    def webhook(
+        self,
+        psp: str,
+        event: WebhookEvent,
+        received_at_us: int,
+        sequence: int,
+        committed_at_us: int,
+        traceparent: str,
+    ) -> bytes:
+        webhook = Webhook(psp=psp, event_id=event.event_id, body=event.body, received_at_us=received_at_us)
+        change = Change(
+            key=f"{psp}/{event.event_id}",
+            sequence=sequence,
+            committed_at_us=committed_at_us,
+            traceparent=traceparent,
+            webhook=webhook,
+        )
+        return self._origin + change.SerializeToString()

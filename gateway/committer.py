@@ -25,7 +25,7 @@ from gateway.change_log import Identity, LogState
 from gateway.errors import NotReady, StoreBusy, StoreFailed
 from gateway.flusher import Flusher
 from gateway.metrics import Metrics
-from gateway.planner import Acceptance, Entry, Plan, Planner, Result, StatusBatch, keys_of
+from gateway.planner import Acceptance, Entry, Plan, Planner, Result, StatusBatch, WebhookReceipt, keys_of
 from gateway.ring import Ring
 from gateway.store.interface import Store
 from tollgate.clock import Clock
@@ -240,6 +240,8 @@ def _size(entry: Entry) -> int:
         return len(entry.payment)
     if isinstance(entry, StatusBatch):
         return sum(len(snapshot.payment) for snapshot in entry.snapshots)
+    if isinstance(entry, WebhookReceipt):
+        return sum(len(event.body) for event in entry.events)
     return 0
 
 

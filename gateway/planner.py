@@ -1,8 +1,8 @@
 """What one commit does: decided from the waiting entries and what the store holds. Pure; no I/O, no clock.
 
-The committer is the only writer of the store, so every change of it is an entry here: acceptances, statuses,
-acknowledgements, pruning, the merchants' copy, payments that leave. Entries are decided in order, each seeing
-what the ones before it in the same batch will have done.
+The committer is the only writer of the store, so every change of it is an entry here: acceptances, webhooks,
+statuses, acknowledgements, pruning, the merchants' copy, payments that leave. Entries are decided in order,
+each seeing what the ones before it in the same batch will have done.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tollgate.shard_layout import (
     encode_u64,
 )
 from tollgate.v1.payment_pb2 import Payment
+from tollgate.webhooks.interface import WebhookEvent
 
 
 class Acceptance(NamedTuple):
@@ -63,6 +64,15 @@ class MerchantsCopy(NamedTuple):
     serialized: bytes
 
 
+class WebhookReceipt(NamedTuple):
+    """Events that a PSP sent together, verified: each becomes a change of its own, all of them or none."""
+
+    psp: str
+    events: tuple[WebhookEvent, ...]
+    received_at_us: int
+    traceparent: str
+
+
 class Departure(NamedTuple):
     """A payment that may leave, if it is still at `version`."""
 
@@ -84,7 +94,7 @@ def refusal_of(entry: Acknowledgement, opening: tuple[bytes, int], durable: LogS
     return None
 
 
-Entry = Acceptance | StatusBatch | Acknowledgement | Pruning | MerchantsCopy | Departure
+Entry = Acceptance | StatusBatch | Acknowledgement | Pruning | MerchantsCopy | Departure | WebhookReceipt
 
 
 class Accept(NamedTuple):
@@ -194,6 +204,8 @@ class _Draft:
                 return Done()
             case Departure():
                 return self._depart(entry)
+            case WebhookReceipt():
+                return self._receive(entry)
 
     def finish(self, results: list[Result]) -> Plan:
         log = replace(self._log, last=self._last, bytes_total=self._bytes_total)
@@ -257,6 +269,16 @@ class _Draft:
             self._touched.add(entry.key)
             self._operations.append(Delete(PAYMENTS, entry.key.encode()))
         return Done()
+
+    def _receive(self, entry: WebhookReceipt) -> Result:
+        for event in entry.events:
+            self._last += 1
+            change = self._changes.webhook(
+                entry.psp, event, entry.received_at_us, self._last, self._now_us, entry.traceparent
+            )
+            self._bytes_total += len(change)
+            self._operations.append(Put(CHANGES, encode_u64(self._last), change))
+        return Accept(self._last)
 
     def _put(self, key: str, payment: bytes) -> None:
         self._payments[key] = payment

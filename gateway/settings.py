@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,15 +66,48 @@ class DevelopmentSettings(_Section):
     merchant: Annotated[str, StringConstraints(pattern=f"^(?:{MERCHANT.pattern})$")]
 
 
+class WebhookSettings(_Section):
+    """A PSP's webhooks: taken once there is a secret. Several stand side by side, separated by white space,
+    while one replaces another; the file's count as well.
+    """
+
+    webhook_secret: SecretStr | None = None
+    webhook_secret_file: Path | None = None
+    # Networks that the PSP calls from, as it publishes them; empty: from anywhere.
+    webhook_sources: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    @property
+    def takes_webhooks(self) -> bool:
+        return self.webhook_secret is not None or self.webhook_secret_file is not None
+
+    @model_validator(mode="after")
+    def _sources_have_a_secret(self) -> WebhookSettings:
+        if self.webhook_sources and not self.takes_webhooks:
+            raise ValueError("webhook_sources is set without webhook_secret or webhook_secret_file")
+        return self
+
+
 class PspSettings(_Section):
     default: str = "simulator"
     names: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"simulator"})
+    # One for each verifier in tollgate/webhooks, under its name.
+    adyen: WebhookSettings = WebhookSettings()
+    simulator: WebhookSettings = WebhookSettings()
 
     @model_validator(mode="after")
     def _default_is_known(self) -> PspSettings:
         if self.default not in self.names:
             raise ValueError("default must be one of names")
         return self
+
+    def webhooks(self) -> dict[str, WebhookSettings]:
+        """By PSP, those that are taken."""
+        by_name = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: section
+            for name, section in by_name.items()
+            if isinstance(section, WebhookSettings) and section.takes_webhooks
+        }
 
 
 class CommitSettings(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import SystemRandom
 from typing import Any, Final
@@ -20,6 +20,7 @@ from processor import metrics
 from processor.budget import Budget, BudgetPolicy, SharedBudget
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
+from processor.inbox import Inbox, PspWebhooks
 from processor.intake import Intake
 from processor.judgement import Judge
 from processor.kafka.consumer import ChangeConsumer
@@ -29,8 +30,11 @@ from processor.ledger import start_ledger
 from processor.outcome import RetryPolicy
 from processor.patience import Health, persist
 from processor.pipeline import Pipeline, Timing
+from processor.psp.adyen.notifications import read_adyen_notification
 from processor.psp.interface import PspAdapter
 from processor.psp.simulator import SimulatorPsp
+from processor.psp.simulator_webhook import read_simulator_webhook
+from processor.psp.webhook import ReadWebhook
 from processor.rationed import RationedDispatcher
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
@@ -55,6 +59,11 @@ _PROBE_EVERY_S: Final = 2.0
 _LOOK_S: Final = 2.0
 _LOOK_EVERY_S: Final = 30.0
 _FORGET_EVERY_S: Final = 600.0
+
+_READERS: Final[dict[str, ReadWebhook]] = {
+    "adyen": read_adyen_notification,
+    "simulator": read_simulator_webhook,
+}
 
 _log = structlog.get_logger()
 
@@ -134,10 +143,13 @@ async def _serve(
         for budget in _budgets(settings, pool, clock)
     ]
 
+    inbox = Inbox(pool, _webhooks(adapters), clock, health, on_committed)
+
     def on_stored() -> None:
         for lane in lanes:
             lane.wake()
         relay.wake()
+        inbox.wake()
 
     server = await start_ledger(section.grpc, pool, owners.owner, clock, on_stored)
     stack.push_async_callback(server.stop, _CLOSE_S)
@@ -149,6 +161,7 @@ async def _serve(
     async with _running(committer.run()) as committing, _running(relay.run()) as relaying:
         async with (
             _running(_run_all(lanes)) as dispatching,
+            _running(inbox.run()) as hearing,
             _running(_watch_kafka(publisher, health)) as watching,
             _running(_watch_topics(settings.kafka_bootstrap, health)) as looking,
             _running(_forget_changes(settings, clock)) as forgetting,
@@ -162,6 +175,7 @@ async def _serve(
                     committing,
                     relaying,
                     dispatching,
+                    hearing,
                     watching,
                     looking,
                     forgetting,
@@ -232,6 +246,10 @@ def _stripe(section: StripeSection, connections_max: int) -> PspAdapter:
         return_url=section.return_url,
         connections_max=connections_max,
     )
+
+
+def _webhooks(adapters: Mapping[str, PspAdapter]) -> dict[str, PspWebhooks]:
+    return {psp: PspWebhooks(read, adapters[psp].plan) for psp, read in _READERS.items() if psp in adapters}
 
 
 def _budgets(settings: ProcessorSettings, pool: Pool, clock: Clock) -> list[Budget]:

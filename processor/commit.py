@@ -96,7 +96,7 @@ class Committer:
             for conclusion in conclusions:
                 await self._commit([conclusion])
             return
-        _count(committed, self._clock.now_us())
+        count_committed(committed, self._clock.now_us())
         self._on_committed(committed)
 
 
@@ -112,7 +112,8 @@ def _refused(conclusion: Conclusion, error: RejectedInput) -> None:
     )
 
 
-def _count(committed: Committed, now_us: int) -> None:
+def count_committed(committed: Committed, now_us: int) -> None:
+    """What was decided, in metrics; what a person must know, in the log too."""
     for conclusion, decision in committed:
         merchant, checkout_id, operation_id = conclusion.claim.key
         ids = {"merchant": merchant, "checkout_id": checkout_id, "operation_id": operation_id}

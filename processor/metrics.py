@@ -29,6 +29,11 @@ ACCEPTANCE_TO_OUTCOME: Final = Histogram(
 STALE_LEASES: Final = Counter("tollgate_stale_leases", "Answers refused because the lease was lost")
 PARKED: Final = Counter("tollgate_operations_parked", "Operations that wait for a person")
 ANOMALIES: Final = Counter("tollgate_anomalies", "Contradictions stored for a person", ["kind"])
+WEBHOOKS: Final = Counter(
+    "tollgate_webhooks",
+    "Webhooks by what became of them: applied, known, irrelevant, anomaly, unreadable, refused, unmatched",
+    ["psp", "result"],
+)
 CONFLICTS: Final = Counter("tollgate_payment_conflicts", "Other content under a checkout id that was taken")
 PUBLISHED: Final = Counter("tollgate_relay_published", "Records delivered to Kafka", ["topic"])
 RELAY_DELAY: Final = Histogram(

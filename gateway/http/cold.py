@@ -21,6 +21,7 @@ from gateway.http.message import Request, Response
 from gateway.http.problems import Problem
 
 UNKNOWN: Final = "unknown"
+_ORIGINAL: Final = "tollgate.request"
 
 
 class ColdApp:
@@ -47,6 +48,7 @@ class ColdApp:
             "query_string": request.query.encode("latin-1", "replace"),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()],
             "state": {},
+            _ORIGINAL: request,
         }
         answer = _Answer(request.body or b"")
         await self._app(scope, answer.receive, answer.send)
@@ -79,6 +81,12 @@ class _Answer:
 
     def response(self) -> Response:
         return Response(self._status, self._headers, b"".join(self._parts))
+
+
+def original(request: StarletteRequest) -> Request:
+    """The request as the shard's server read it: a body that was too large is told from one that is empty."""
+    found: Request = request.scope[_ORIGINAL]
+    return found
 
 
 def to_starlette(response: Response) -> StarletteResponse:

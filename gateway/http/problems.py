@@ -23,6 +23,7 @@ KINDS: Final = {
     "invalid_request": Kind(400, "The request is not valid"),
     "missing_checkout_id": Kind(400, "The checkout id is missing"),
     "unauthorized": Kind(401, "The credentials are missing or not known"),
+    "forbidden": Kind(403, "This is not allowed from here"),
     "not_found": Kind(404, "There is nothing here"),
     "method_not_allowed": Kind(405, "The method is not allowed here"),
     "request_timeout": Kind(408, "The body did not arrive in time"),

@@ -38,7 +38,7 @@ COME_AGAIN: Final = {
     }
 }
 _HEADERS_OF_STATUS: Final[dict[int, dict[str, Schema]]] = {
-    401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    401: {"WWW-Authenticate": {"required": True, "schema": {"enum": ["Bearer", "Signature"]}}},
     429: COME_AGAIN,
     503: COME_AGAIN,
     504: COME_AGAIN,

@@ -17,6 +17,7 @@ from processor.psp.answer import document_in, read_bounded, seconds_in, text_in,
 from processor.psp.interface import (
     ActionRequired,
     Approved,
+    Awaited,
     Declined,
     Done,
     OperationKind,
@@ -178,6 +179,8 @@ def _interpret_charge(charge: dict[str, Any], amount: int, currency: str, key: s
             return Approved(reference, amount, currency, captured=False)
         case "requires_action" if url := text_in(charge, "url"):
             return ActionRequired(reference, url)
+        case "processing":
+            return Awaited(reference)
         case other:
             return Unknown(f"the PSP's charge is {other}", reference)
 

@@ -42,6 +42,9 @@ WITH incoming AS (
     INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
     SELECT merchant, checkout_id, version, slice, 'tollgate.payment.pending', snapshot, updated_at
     FROM incoming JOIN fresh USING (merchant, checkout_id)
+), expected AS (  -- webhooks that came before their payment
+    UPDATE webhook_inbox AS w SET due_at = now()
+    FROM fresh AS f WHERE w.merchant = f.merchant AND w.checkout_id = f.checkout_id AND w.due_at IS NOT NULL
 )
 SELECT merchant, checkout_id FROM fresh
 """

@@ -26,9 +26,11 @@ from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, pa
 from tollgate.v1.payment_pb2 import Payment
 
 # now() is the transaction's start and may be compared by index; clock_timestamp() may not.
+CLAIM_COLUMNS: Final = f"""
+    {ROW_COLUMNS}, o.id AS operation_id, o.type, o.amount AS operation_amount,
+    o.created_at AS operation_created_at, o.fencing_token, k.score AS assessed_score"""
 CLAIMED: Final = f"""
-SELECT {ROW_COLUMNS}, o.id AS operation_id, o.type, o.amount AS operation_amount,
-    o.created_at AS operation_created_at, o.fencing_token, k.score AS assessed_score
+SELECT {CLAIM_COLUMNS}
 FROM operations AS o
 JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
 LEFT JOIN risk.assessments AS k ON k.merchant = o.merchant AND k.checkout_id = o.checkout_id
@@ -155,12 +157,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """`decide` is pure and runs on the payment's locked row. Without `answered` there was no call."""
+    """`decide` is pure and runs on the payment's locked row. Without `answered` there was no call; `evidence`
+    is what there was in its place.
+    """
 
     claim: Claim
     decide: Callable[[Payment], Decision]
     answered: Answered | None = None
     assessed: Assessed | None = None
+    evidence: str = "{}"
 
 
 async def claim(
@@ -190,7 +195,7 @@ async def lease(
     """Makes claims of `rows`, which hold `CLAIMED` and are locked by this transaction."""
     if not rows:
         return []
-    claims = await _with_steps(connection, [_claim_from(row, monotonic + lease_s) for row in rows])
+    claims = await with_steps(connection, [claim_from(row, monotonic + lease_s) for row in rows])
     await connection.execute(_LEASE, *columns_of([claimed.key for claimed in claims]), lease_s, now_us)
     begun = [(claimed, begin(claimed.payment, now_us)) for claimed in claims]
     await advance(connection, [(following, None, None) for _claimed, following in begun if following])
@@ -217,7 +222,7 @@ async def conclude_within(
         (item, item.decide(payments[item.claim.key]) if item.claim.key in payments else None)
         for item in conclusions
     ]
-    await _write(connection, decided, now_us)
+    await write_decided(connection, decided, now_us)
     contradicted = await _store_late_approvals(connection, decided, now_us)
     return [
         (item, Decision(anomaly=LATE_APPROVAL))
@@ -227,22 +232,29 @@ async def conclude_within(
     ]
 
 
+async def lock_payments(
+    connection: Connection, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Payment]:
+    """Those that there are, by merchant and checkout id."""
+    rows = await connection.fetch(_LOCK_PAYMENTS, *columns_of(keys))
+    return {
+        (payment.merchant, payment.checkout_id): payment
+        for payment in await locked_payments(connection, rows)
+    }
+
+
 async def _lock_held(
     connection: Connection, conclusions: Sequence[Conclusion]
 ) -> dict[tuple[str, str, str], Payment]:
     """The locked payment of every conclusion whose lease still holds."""
-    rows = await connection.fetch(_LOCK_PAYMENTS, *columns_of([item.claim.key[:2] for item in conclusions]))
-    payments = {
-        (payment.merchant, payment.checkout_id): payment
-        for payment in await locked_payments(connection, rows)
-    }
+    payments = await lock_payments(connection, [item.claim.key[:2] for item in conclusions])
     held = await connection.fetch(
         _LOCK_HELD, *columns_of([(*item.claim.key, item.claim.fencing_token) for item in conclusions])
     )
     return {_key(row): payments[row["merchant"], row["checkout_id"]] for row in held}
 
 
-async def _write(
+async def write_decided(
     connection: Connection, decided: Sequence[tuple[Conclusion, Decision | None]], now_us: int
 ) -> None:
     standing = [(item, decision) for item, decision in decided if decision]
@@ -267,10 +279,17 @@ async def _write(
         connection, [(item.claim, item.assessed) for item, _decision in standing if item.assessed], now_us
     )
     anomalies = [
-        (*item.claim.key, decision.anomaly, item.answered.evidence if item.answered else "{}")
+        (*item.claim.key, decision.anomaly, item.answered.evidence if item.answered else item.evidence)
         for item, decision in standing
         if decision.anomaly
     ]
+    await store_anomalies(connection, anomalies, now_us)
+
+
+async def store_anomalies(
+    connection: Connection, anomalies: Sequence[tuple[str, str, str, str, str]], now_us: int
+) -> None:
+    """Each: merchant, checkout id, operation id, kind and evidence, a JSON object."""
     if anomalies:
         await connection.execute(_ANOMALIES, *columns_of(anomalies), now_us)
 
@@ -308,7 +327,7 @@ def _key(row: Record) -> tuple[str, str, str]:
     return row["merchant"], row["checkout_id"], row["operation_id"]
 
 
-def _claim_from(row: Record, lease_ends: float) -> Claim:
+def claim_from(row: Record, lease_ends: float) -> Claim:
     return Claim(
         payment=payment_from(row),
         operation_id=row["operation_id"],
@@ -321,7 +340,7 @@ def _claim_from(row: Record, lease_ends: float) -> Claim:
     )
 
 
-async def _with_steps(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
+async def with_steps(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
     """Nothing can be stored of an operation that nobody has claimed before."""
     again = [claimed.key for claimed in claims if claimed.fencing_token > 1]
     if not again:

@@ -27,6 +27,9 @@ FROM attempts, LATERAL (VALUES
     ) AS hop (step, at, said)
 WHERE merchant = $1 AND checkout_id = $2
 UNION ALL
+SELECT 'webhook', applied_at, psp || ' ' || event_id || ': ' || result
+FROM webhook_inbox WHERE merchant = $1 AND checkout_id = $2
+UNION ALL
 SELECT 'published', published_at, 'version ' || version || ', ' || event_type
 FROM outbox WHERE merchant = $1 AND checkout_id = $2
 """
@@ -36,7 +39,9 @@ _TIMELINE: Final = f"SELECT step, at, detail FROM ({_STEPS}) AS steps WHERE at I
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """`step`: accepted, committed, shipped, ingested, claimed, sent, answered, decided or published."""
+    """`step`: accepted, committed, shipped, ingested, claimed, sent, answered, webhook, decided or
+    published.
+    """
 
     step: str
     at_us: int

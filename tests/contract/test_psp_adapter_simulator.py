@@ -15,6 +15,7 @@ from processor.psp.answer import ANSWER_BYTES_MAX, TEXT_MAX
 from processor.psp.interface import (
     ActionRequired,
     Approved,
+    Awaited,
     Declined,
     Done,
     Outcome,
@@ -56,6 +57,10 @@ def test_what_a_refusal_says_is_kept_as_far_as_it_can_be_stored() -> None:
     assert (declined.message[:4], len(declined.message)) == ("No.o", TEXT_MAX)
 
 
+def test_a_charge_that_is_still_processing_is_told_of_later() -> None:
+    assert outcome_of(202, CHARGE | {"status": "processing"}) == Awaited("ch_1")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -65,7 +70,7 @@ def test_what_a_refusal_says_is_kept_as_far_as_it_can_be_stored() -> None:
         {"reference": "demo/checkout-2"},
         {"id": ""},
         {"id": None},
-        {"status": "processing"},
+        {"status": "canceled"},
         {"status": None},
         {"status": "requires_action"},
     ],

@@ -5,6 +5,7 @@ Deciding only: nothing is started, opened or written here.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 import sys
@@ -128,7 +129,7 @@ def build_parts(settings: StackSettings, ring: RingFile, api_key: str) -> list[P
     parts += [_processor(settings, index, api_key) for index in range(settings.processors)]
     for shard in ring.running:
         parts += shard_parts(settings, shard, api_key)
-    parts += [_simulator(settings), _nginx(settings)]
+    parts += [_simulator(settings, api_key), _nginx(settings)]
     return [replace(part, stop_timeout_s=stop_timeout_s(part)) for part in parts]
 
 
@@ -201,6 +202,7 @@ def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
             "TOLLGATE_SHARD__HTTP": shard.name,
             "TOLLGATE_LEDGER__TARGETS": _ledger_targets(settings),
             "TOLLGATE_CLIENT_SECRET_KEY": _derived(api_key, "client secrets").hex(),
+            "TOLLGATE_PSP__SIMULATOR__WEBHOOK_SECRET": _webhook_secret(api_key),
             "TOLLGATE_PSP__DEFAULT": os.environ.get("TOLLGATE_PSP__DEFAULT", "simulator"),
             # `up` begins with 200 MB: it must not then refuse every payment.
             "TOLLGATE_SHARD__DISK_FREE_MIN": os.environ.get("TOLLGATE_SHARD__DISK_FREE_MIN", "128MiB"),
@@ -248,7 +250,7 @@ def _processor(settings: StackSettings, index: int, api_key: str) -> Part:
     )
 
 
-def _simulator(settings: StackSettings) -> Part:
+def _simulator(settings: StackSettings, api_key: str) -> Part:
     listen = address(settings.ports.simulator)
     return _python(
         settings,
@@ -259,6 +261,8 @@ def _simulator(settings: StackSettings) -> Part:
             "TOLLGATE_SIMULATOR__LISTEN": listen,
             "TOLLGATE_SIMULATOR__DATA_DIR": str(settings.paths.simulator),
             "TOLLGATE_SIMULATOR__PUBLIC_URL": settings.simulator_url,
+            "TOLLGATE_SIMULATOR__WEBHOOK_URL": f"{settings.base_url}/v1/webhooks/simulator",
+            "TOLLGATE_SIMULATOR__WEBHOOK_SECRET": _webhook_secret(api_key),
         },
     )
 
@@ -290,6 +294,10 @@ def _shard_identity(settings: StackSettings, shard: ShardEntry) -> dict[str, str
 
 def _development(api_key: str) -> dict[str, str]:
     return {"TOLLGATE_DEVELOPMENT__API_KEY": api_key, "TOLLGATE_DEVELOPMENT__MERCHANT": MERCHANT}
+
+
+def _webhook_secret(api_key: str) -> str:
+    return "whsec_" + base64.b64encode(_derived(api_key, "simulator's webhooks")).decode()
 
 
 def _derived(api_key: str, purpose: str) -> bytes:

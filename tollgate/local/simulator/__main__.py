@@ -13,7 +13,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from tollgate.clock import SystemClock
+from tollgate.clock import Clock, SystemClock
 from tollgate.errors import TollgateError
 from tollgate.local.simulator.journal import Journal
 from tollgate.local.simulator.ledger import Ledger
@@ -21,6 +21,7 @@ from tollgate.local.simulator.scenario import Director
 from tollgate.local.simulator.server import SimulatorServer
 from tollgate.local.simulator.service import Service
 from tollgate.local.simulator.settings import Settings, SimulatorSettings
+from tollgate.local.simulator.webhooks import WebhookSender
 from tollgate.settings import load
 from tollgate.telemetry import configure_logging
 
@@ -35,7 +36,17 @@ async def serve(settings: SimulatorSettings) -> int:
     clock = SystemClock()
     director = Director(random.Random(settings.seed))  # noqa: S311 - rates of made-up trouble, not secrets
     public_url = settings.public_url or f"http://{settings.listen}"
-    service = Service(ledger, director, clock, lambda prefix: f"{prefix}_{secrets.token_hex(12)}", public_url)
+    sender = _sender(settings, ledger, clock)
+    service = Service(
+        ledger,
+        director,
+        clock,
+        lambda prefix: f"{prefix}_{secrets.token_hex(12)}",
+        public_url,
+        sender.tell if sender else lambda _event_id: None,
+        settings.late_s,
+    )
+    service.resume()
     server = SimulatorServer(service, ledger, director, clock)
     runner = web.ServerRunner(
         web.Server(server.handle, handler_cancellation=True, access_log=None), shutdown_timeout=1.0
@@ -47,15 +58,27 @@ async def serve(settings: SimulatorSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     _log.info("serving", listen=settings.listen)
-    waiting = [asyncio.create_task(event.wait()) for event in (stopping, server.failed)]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    waiting: list[asyncio.Task[object]] = [
+        asyncio.create_task(event.wait()) for event in (stopping, server.failed)
+    ]
+    if sender is not None:
+        waiting.append(asyncio.create_task(sender.run()))
+    ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
     await runner.cleanup()
     journal.close()
+    for task in ended:
+        task.result()
     if journal.failure is not None:
         _log.error("journal failed", path=str(journal.path), error=journal.failure.strerror)
     return 1 if server.failed.is_set() else 0
+
+
+def _sender(settings: SimulatorSettings, ledger: Ledger, clock: Clock) -> WebhookSender | None:
+    if settings.webhook_url is None or settings.webhook_secret is None:
+        return None
+    return WebhookSender(settings.webhook_url, settings.webhook_secret.get_secret_value(), ledger, clock)
 
 
 def main() -> int:

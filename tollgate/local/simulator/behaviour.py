@@ -24,12 +24,14 @@ class Behaviour:
     delay_ms: int = 0
     unavailable_times: int = 0
     needs_action: bool = False
+    tells_later: bool = False  # answers `processing`; a webhook brings the outcome
     first_delivery: Delivery = Delivery.ANSWER
 
 
 _APPROVES = Behaviour()
 _FIXED = {
     "pm_action": Behaviour(needs_action=True),
+    "pm_late_webhook": Behaviour(tells_later=True),
     "pm_declined": Behaviour(decline_code="insufficient_funds"),
     "pm_lost": Behaviour(first_delivery=Delivery.LOST),
     "pm_reset": Behaviour(first_delivery=Delivery.RESET),

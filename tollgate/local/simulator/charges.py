@@ -46,6 +46,7 @@ class Execution:
     answer: dict[str, Any]
     charge: Charge | None = None  # None: the answer is the charge
     effect: Effect | None = None
+    tells: bool = False  # a webhook tells of it
 
 
 def execution_from_record(record: dict[str, Any]) -> Execution:
@@ -69,6 +70,7 @@ class Book:
         self._answers: dict[str, Answer] = {}
         self._charges: dict[str, bytes] = {}
         self._by_reference: dict[str, tuple[str, ...]] = {}
+        self.processing: dict[str, None] = {}  # charges whose outcome is still to come, oldest first
 
     def answer(self, key: str) -> Answer | None:
         return self._answers.get(key)
@@ -89,6 +91,10 @@ class Book:
         if charge_id not in self._charges:
             self._by_reference[reference] = (*self._by_reference.get(reference, ()), charge_id)
         self._charges[charge_id] = _packed(execution.charge) if execution.charge else body
+        if charge["status"] == "processing":
+            self.processing[charge_id] = None
+        else:
+            self.processing.pop(charge_id, None)
         return answer
 
 
@@ -101,9 +107,10 @@ def decide_charge(
     new_id: NewId,
     *,
     action_at: str | None = None,
+    is_later: bool = False,
 ) -> Execution:
     """A charge, an authorization when capture is manual, or a decline. With `action_at`, the address below
-    which payers' pages are, it waits for its payer and has no effect yet.
+    which payers' pages are, it waits for its payer and has no effect yet; nor has what is done later.
     """
     captures = order.capture == "automatic"
     charge: Charge = {
@@ -129,6 +136,9 @@ def decide_charge(
         return Execution(
             key, digest, 200, charge | {"status": "requires_action", "captured_amount": 0} | page
         )
+    if is_later:
+        waiting = {"status": "processing", "captured_amount": 0, "idempotency_key": key}
+        return Execution(key, digest, 202, charge | waiting)
     effect = _effect(
         charge, charge["id"], "charge" if captures else "authorization", order.amount, key, at_us
     )
@@ -139,11 +149,25 @@ def decide_visit(charge: Charge, approves: bool, at_us: int) -> Execution | None
     """The payer came to the page, once: None when the charge doesn't wait for anybody (any more)."""
     if charge["status"] != "requires_action":
         return None
-    key = charge["idempotency_key"]
-    after = {name: value for name, value in charge.items() if name not in ("url", "idempotency_key")}
     if not approves:
         error = {"code": "authentication_failed", "message": "The payer did not confirm the payment."}
-        return Execution(f"visit:{charge['id']}", "", 200, after | {"status": "declined", "error": error})
+        declined = _without_waiting(charge) | {"status": "declined", "error": error}
+        return Execution(f"visit:{charge['id']}", "", 200, declined, tells=True)
+    return _approved_now(charge, f"visit:{charge['id']}", at_us)
+
+
+def decide_late(charge: Charge, at_us: int) -> Execution | None:
+    """What was answered `processing` comes to its outcome, once."""
+    return _approved_now(charge, f"late:{charge['id']}", at_us) if charge["status"] == "processing" else None
+
+
+def _without_waiting(charge: Charge) -> Charge:
+    return {name: value for name, value in charge.items() if name not in ("url", "idempotency_key")}
+
+
+def _approved_now(charge: Charge, name: str, at_us: int) -> Execution:
+    """Under the key of the call that began it."""
+    after, key = _without_waiting(charge), charge["idempotency_key"]
     captures = charge["capture"] == "automatic"
     after |= {
         "status": "succeeded" if captures else "authorized",
@@ -151,7 +175,7 @@ def decide_visit(charge: Charge, approves: bool, at_us: int) -> Execution | None
     }
     kind = "charge" if captures else "authorization"
     effect = _effect(after, after["id"], kind, after["amount"], key, at_us)
-    return Execution(f"visit:{charge['id']}", "", 200, after, effect=effect)
+    return Execution(name, "", 200, after, effect=effect, tells=True)
 
 
 def decide_capture(

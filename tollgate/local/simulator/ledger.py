@@ -18,6 +18,7 @@ import orjson
 from tollgate.clock import rfc3339
 from tollgate.errors import CorruptionError
 from tollgate.local.simulator.charges import Answer, Book, Effect, Execution, execution_from_record
+from tollgate.local.simulator.events import event_of
 from tollgate.local.simulator.journal import Journal
 
 NO_ANSWER: Final = 0  # the status of a call that is still under way or never was answered
@@ -30,6 +31,7 @@ class Ledger:
     def __init__(self, journal: Journal) -> None:
         self.book = Book()
         self.journal = journal
+        self.untold: dict[str, bytes] = {}  # webhooks that nobody has taken yet: body by event id
         self._effects: list[Effect] = []
         self._unavailable: dict[str, int] = {}
         self._called_at = array("q")
@@ -54,6 +56,11 @@ class Ledger:
         """Enters it at once, so that the next decision sees it; durable with the next commit."""
         self.journal.append({"executed": execution})
         return self._apply(execution)
+
+    def told(self, event_id: str) -> None:
+        """Somebody has taken the webhook. Lost in a crash before the next commit, it is sent again."""
+        if self.untold.pop(event_id, None) is not None:
+            self.journal.append({"told": event_id})
 
     def times_unavailable(self, key: str) -> int:
         """How often a call under `key` was answered with the 503 that has no effect."""
@@ -107,6 +114,8 @@ class Ledger:
                 )
         elif "answered" in record:
             self._set_status(record["answered"], record["status"])
+        elif "told" in record:
+            self.untold.pop(record["told"], None)
         else:
             self._apply(execution_from_record(record["executed"]))
 
@@ -126,6 +135,9 @@ class Ledger:
     def _apply(self, execution: Execution) -> Answer:
         if execution.effect is not None:
             self._effects.append(execution.effect)
+        if execution.tells:
+            event_id, body = event_of(execution)
+            self.untold[event_id] = body
         return self.book.apply(execution)
 
 

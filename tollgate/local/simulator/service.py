@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from tollgate.clock import Clock
+from tollgate.errors import OperationalError
 from tollgate.local.simulator import requests
 from tollgate.local.simulator.behaviour import Delivery, behaviour_of
 from tollgate.local.simulator.charges import (
@@ -26,9 +29,11 @@ from tollgate.local.simulator.charges import (
     decide_cancel,
     decide_capture,
     decide_charge,
+    decide_late,
     decide_refund,
     decide_visit,
 )
+from tollgate.local.simulator.events import event_of
 from tollgate.local.simulator.ledger import UNAVAILABLE, Ledger
 from tollgate.local.simulator.requests import Refusal
 from tollgate.local.simulator.scenario import Director
@@ -72,14 +77,27 @@ class Service:
     """Answers calls on /v1/*. One event loop; every decision on a charge happens between two awaits."""
 
     def __init__(
-        self, ledger: Ledger, director: Director, clock: Clock, new_id: NewId, public_url: str
+        self,
+        ledger: Ledger,
+        director: Director,
+        clock: Clock,
+        new_id: NewId,
+        public_url: str,
+        tell: Callable[[str], None] = lambda _event_id: None,
+        late_s: float = 2.0,
     ) -> None:
+        """`tell` is called with the id of each event that a webhook is to tell, once it is durable. What was
+        answered `processing` has its outcome `late_s` later.
+        """
         self._ledger = ledger
         self._director = director
         self._clock = clock
         self._new_id = new_id
         self._pages = public_url.rstrip("/") + PAGES
+        self._tell = tell
+        self._late_s = late_s
         self._running: dict[str, _Running] = {}
+        self._completions: set[asyncio.Task[None]] = set()
 
     async def answer(self, call: Call) -> Reply:
         """Returns when whatever the call did is durable. Raises OperationalError when the journal failed."""
@@ -103,13 +121,34 @@ class Service:
         """The charge as it is. Raises Refusal when there is none."""
         return self._charge(charge_id)
 
+    def resume(self) -> None:
+        """What a run before this one answered `processing` still comes to its outcome."""
+        for charge_id in self._ledger.book.processing:
+            self._complete_later(charge_id)
+
     async def visit(self, charge_id: str, *, approves: bool) -> Charge:
         """The payer decided on the page. Durable when it returns; a second visit changes nothing."""
         execution = decide_visit(self._charge(charge_id), approves, self._clock.now_us())
         if execution is not None:
-            self._ledger.execute(execution)
-            await self._ledger.journal.commit()
+            await self._execute_and_tell(execution)
         return self._charge(charge_id)
+
+    def _complete_later(self, charge_id: str) -> None:
+        task = asyncio.create_task(self._complete(charge_id))
+        self._completions.add(task)
+        task.add_done_callback(self._completions.discard)
+
+    async def _complete(self, charge_id: str) -> None:
+        await asyncio.sleep(self._late_s)
+        execution = decide_late(self._charge(charge_id), self._clock.now_us())
+        if execution is not None:
+            with suppress(OperationalError):  # the journal has failed, and the process ends for it
+                await self._execute_and_tell(execution)
+
+    async def _execute_and_tell(self, execution: Execution) -> None:
+        self._ledger.execute(execution)
+        await self._ledger.journal.commit()
+        self._tell(event_of(execution)[0])
 
     async def _carry_out(self, call: Call) -> Reply:
         try:
@@ -185,8 +224,11 @@ class Service:
             self._clock.now_us(),
             self._new_id,
             action_at=self._pages if behaviour.needs_action else None,
+            is_later=behaviour.tells_later,
         )
         answer = self._ledger.execute(execution)
+        if behaviour.tells_later:
+            self._complete_later(execution.answer["id"])
         return Reply(answer.status, answer.body, behaviour.first_delivery)
 
     def _decide_operation(self, call: Call, digest: str) -> Execution:
