@@ -77,6 +77,8 @@ class AdyenSection(CalledSection):
             raise ValueError("one of api_key and api_key_file is set")
         if self.live != (self.live_prefix is not None):
             raise ValueError("live and live_prefix are set together or not at all")
+        if self.live and self.url is not None:
+            raise ValueError("a live key goes to Adyen alone: url is not set with live")
         return self
 
 

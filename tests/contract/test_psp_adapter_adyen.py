@@ -264,6 +264,15 @@ async def test_the_stored_bytes_and_key_go_out_as_they_are(psp: AdyenPsp, adyen:
     assert "00-trace" not in call.headers.values()
 
 
+async def test_a_send_is_one_send_also_when_a_kept_connection_breaks(
+    psp: AdyenPsp, adyen: AdyenDouble
+) -> None:
+    for behaviour, outcome in (("approves", Approved), ("resets", Unknown)):
+        request = request_of(psp, execution_of(payment(f"checkout-{behaviour}", behaviour)), PAY)
+        assert isinstance(await psp.send(request, ""), outcome)
+    assert [call.path for call in adyen.calls] == [request.path] * 2
+
+
 def test_a_payment_says_how_it_is_captured_who_pays_and_what_it_is_called(psp: AdyenPsp) -> None:
     wanted = payment("checkout-1", "M5N7TQ4TG5PFWR50", Capture.CAPTURE_MANUAL, 1000, "EUR")
     wanted.customer_id, wanted.return_url = "customer-1", "https://shop.example/order/1"

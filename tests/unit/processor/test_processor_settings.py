@@ -85,6 +85,7 @@ def test_adyen_needs_its_key_account_and_a_way_back(monkeypatch: pytest.MonkeyPa
     [
         ({"LIVE": "true"}, "live_prefix"),
         ({"LIVE_PREFIX": "1797a841fbb37ca7-Tollgate"}, "live"),
+        ({"LIVE": "true", "LIVE_PREFIX": "1797-Tollgate", "URL": "http://127.0.0.1:1"}, "Adyen alone"),
         ({"API_KEY_FILE": "/run/secrets/adyen"}, "one of api_key"),
         ({"TIMEOUT_S": "8"}, "lease_s"),
         ({"URL": "adyen.example"}, "URL"),
