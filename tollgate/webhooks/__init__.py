@@ -13,9 +13,11 @@ from typing import Final
 from tollgate.webhooks.adyen import AdyenWebhooks
 from tollgate.webhooks.interface import WebhookVerifier
 from tollgate.webhooks.simulator import SimulatorWebhooks
+from tollgate.webhooks.stripe import StripeWebhooks
 
 # A PSP joins by one entry: how its verifier is made of the secrets that are valid now, any of which may sign.
 VERIFIERS: Final[Mapping[str, Callable[[Sequence[str]], WebhookVerifier]]] = {
     "adyen": AdyenWebhooks,
     "simulator": SimulatorWebhooks,
+    "stripe": StripeWebhooks,
 }

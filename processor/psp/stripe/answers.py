@@ -12,16 +12,12 @@ from typing import Any, Final
 import stripe
 
 from processor.psp.interface import (
-    ActionRequired,
     Advanced,
-    Approved,
     Declined,
-    Done,
     Outcome,
     Retryable,
     Unknown,
 )
-from processor.psp.stripe.amounts import from_stripe
 from processor.psp.stripe.objects import Failure, PaymentIntent, ReadT, Refund, read
 from processor.psp.stripe.requests import (
     CAPTURE,
@@ -32,6 +28,7 @@ from processor.psp.stripe.requests import (
     REFUND,
     Sent,
 )
+from processor.psp.stripe.standing import done, standing
 
 REFUSED_KEY_S: Final = 60.0  # how long a person may take to correct a key, fifty times over
 INVALID: Final = "invalid_transition"
@@ -83,26 +80,6 @@ def of_standing(reference: str, document: object, live: bool) -> Outcome:
     return standing(intent)
 
 
-def standing(intent: PaymentIntent) -> Outcome:
-    currency = intent.currency.upper()
-    match intent.status:
-        case "succeeded" | "requires_capture" as status:
-            captured = status == "succeeded"
-            told = intent.amount_received if captured else intent.amount_capturable
-            amount = from_stripe(told, currency)
-            if amount is None:
-                return Unknown("Stripe's amount is none of this currency", intent.id)
-            return Approved(intent.id, amount, currency, captured=captured)
-        case "requires_action" if intent.action_url:
-            return ActionRequired(intent.id, intent.action_url)
-        case "requires_payment_method" if error := intent.last_payment_error:
-            return Declined(error.told_code, error.told_message, intent.id)
-        case "canceled":
-            return Declined("canceled", "The payment was canceled at Stripe.", intent.id)
-        case status:
-            return Unknown(f"the PaymentIntent is {status}", intent.id)
-
-
 def _of_intent(sent: Sent, intent: PaymentIntent) -> Outcome | None:
     """None: nothing of what was sent stands."""
     if sent.step == CREATE:
@@ -126,7 +103,7 @@ def _captured(sent: Sent, intent: PaymentIntent) -> Outcome | None:
         case "requires_capture":
             return None
         case "succeeded" if intent.metadata.get(CAPTURE_KEY_NAME) == sent.key:
-            return _done(intent.id, intent.amount_received, intent.currency)
+            return done(intent.id, intent.amount_received, intent.currency)
         case "succeeded":
             return Declined(INVALID, "The payment was captured by another request.")
         case "canceled":
@@ -138,7 +115,7 @@ def _captured(sent: Sent, intent: PaymentIntent) -> Outcome | None:
 def _canceled(intent: PaymentIntent) -> Outcome | None:
     match intent.status:
         case "canceled":
-            return _done(intent.id, intent.amount, intent.currency)
+            return done(intent.id, intent.amount, intent.currency)
         case "succeeded":
             return Declined(INVALID, "The payment was captured already.")
         case "processing":
@@ -153,7 +130,7 @@ def _of_refund(sent: Sent, refund: Refund) -> Outcome:
         return Unknown(_ABOUT_ANOTHER, refund.id)
     match refund.status:
         case "succeeded":
-            return _done(refund.id, refund.amount, refund.currency)
+            return done(refund.id, refund.amount, refund.currency)
         case "failed" | "canceled" as status:
             return Declined(refund.failure_reason or f"refund_{status}", f"The refund {status} at Stripe.")
         case status:
@@ -205,13 +182,6 @@ def _of_final_refusal(sent: Sent, error: stripe.StripeError, live: bool) -> Outc
         reference = "" if sent.step == REFUND else sent.intent
         return Declined(told.told_code, told.told_message, reference)
     return Unknown(f"Stripe answered {error.http_status} {told.told_code}", sent.intent)
-
-
-def _done(reference: str, amount: int, currency: str) -> Outcome:
-    minor = from_stripe(amount, currency.upper())
-    if minor is None:
-        return Unknown("Stripe's amount is none of this currency", reference)
-    return Done(reference, minor, currency.upper())
 
 
 def _seconds(error: stripe.StripeError) -> float | None:
