@@ -93,6 +93,7 @@ class PspSettings(_Section):
     # One for each verifier in tollgate/webhooks, under its name.
     adyen: WebhookSettings = WebhookSettings()
     simulator: WebhookSettings = WebhookSettings()
+    stripe: WebhookSettings = WebhookSettings()
 
     @model_validator(mode="after")
     def _default_is_known(self) -> PspSettings:

@@ -34,6 +34,7 @@ from processor.psp.adyen.notifications import read_adyen_notification
 from processor.psp.interface import PspAdapter
 from processor.psp.simulator import SimulatorPsp
 from processor.psp.simulator_webhook import read_simulator_webhook
+from processor.psp.stripe.events import read_stripe_event
 from processor.psp.webhook import ReadWebhook
 from processor.rationed import RationedDispatcher
 from processor.relay import Relay, RelayPolicy
@@ -63,6 +64,7 @@ _FORGET_EVERY_S: Final = 600.0
 _READERS: Final[dict[str, ReadWebhook]] = {
     "adyen": read_adyen_notification,
     "simulator": read_simulator_webhook,
+    "stripe": read_stripe_event,
 }
 
 _log = structlog.get_logger()

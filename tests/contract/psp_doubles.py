@@ -32,6 +32,7 @@ from processor.psp.interface import (
 from processor.psp.simulator import SimulatorPsp
 from processor.psp.webhook import ReadWebhook, Report
 from tests.contract.stripe_doubles import StripeWithKeys, StripeWithoutKeys
+from tests.contract.template_suite_double import TemplateSuiteDouble
 from tests.fixtures.adyen_double import API_KEY, HMAC_KEY, MERCHANT_ACCOUNT, AdyenDouble
 from tests.fixtures.simulator import RunningSimulator
 from tollgate.ids import PAYMENT_OPERATION, psp_idempotency_key
@@ -226,6 +227,7 @@ DOUBLES: dict[str, Callable[[Path], PspDouble]] = {
     "localstripe": StripeWithoutKeys,
     "simulator": SimulatorDouble,
     "stripe": StripeWithKeys,
+    "template": TemplateSuiteDouble,
 }
 
 

@@ -15,6 +15,7 @@ from tollgate.webhooks.interface import REPLAY_WINDOW_S, Malformed, Unverified, 
 from tollgate.webhooks.stripe import SIGNATURE, StripeWebhooks, signed_headers
 
 SECRET, OTHER = "whsec_wRNftLajMZNeslQOP6vEPm4iVx5NlZ6z", "whsec_another"
+VISIBLE = st.characters(min_codepoint=33, max_codepoint=126)
 NOW_S = 1_686_089_970.5
 PAID = event("payment_intent.succeeded", payment_intent(status="succeeded", amount_received=2000))
 BODY = orjson.dumps(PAID)
@@ -28,9 +29,7 @@ def test_stripe_is_among_the_verifiers() -> None:
     assert VERIFIERS["stripe"] is StripeWebhooks
 
 
-@given(
-    body=st.text(), now_s=st.integers(0, 10**11 - 1), secret=st.text(st.characters(codec="ascii"), min_size=1)
-)
+@given(body=st.text(), now_s=st.integers(0, 10**11 - 1), secret=st.text(VISIBLE, min_size=1))
 def test_every_signature_is_one_that_stripes_library_expects(body: str, now_s: int, secret: str) -> None:
     header = signed_headers(secret, body.encode(), now_s)[SIGNATURE]
     assert stripe.WebhookSignature.verify_header(body, header, secret, tolerance=None)

@@ -110,11 +110,12 @@ def test_an_amount_that_the_currency_does_not_have_is_never_rounded() -> None:
 @given(body=st.binary(max_size=60), kind=st.sampled_from(sorted(INTENT_TYPES)))
 def test_no_body_makes_the_reader_raise(body: bytes, kind: str) -> None:
     assert isinstance(read_stripe_event(body), Irrelevant | Unreadable)
-    for shape in (
+    shapes: tuple[object, ...] = (
         None,
         [],
         {"data": []},
         {"data": {"object": []}, "type": kind},
         {"type": [], "data": {"object": {}}},
-    ):
+    )
+    for shape in shapes:
         assert isinstance(read_stripe_event(orjson.dumps(shape)), Irrelevant | Unreadable)
