@@ -29,6 +29,8 @@ _MODIFICATION: Final[dict[str, tuple[OperationKind, bool]]] = {
     "REFUND_FAILED": (OperationKind.REFUND, True),
     "REFUNDED_REVERSED": (OperationKind.REFUND, True),
 }
+# What Adyen says of a payment whose payer never came: for cards twelve hours after it was made.
+_NEVER_PAID: Final = ("action_expired", "The payer did not complete the payment in time.")
 _BY_HAND: Final = frozenset({"CANCEL_OR_REFUND", "REFUND_WITH_DATA", "VOID_PENDING_REFUND"})
 
 
@@ -38,6 +40,8 @@ def read_adyen_notification(body: bytes) -> Reading:
         code, succeeded = _text(item["eventCode"]), _text(item["success"]) == "true"
         if code == "AUTHORISATION":
             return _authorization(item, succeeded)
+        if code == "OFFER_CLOSED" and succeeded:
+            return _never_paid(item)
         if code in _MODIFICATION:
             return _modification(item, succeeded, *_MODIFICATION[code])
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -55,6 +59,12 @@ def _authorization(item: dict[str, Any], succeeded: bool) -> Reading:
         return Report(Subject(request_key=key), OperationKind.PAYMENT, declined)
     approved = Approved(reference, *_amount(item), captured=how == "auto")
     return Report(Subject(request_key=key), OperationKind.PAYMENT, approved)
+
+
+def _never_paid(item: dict[str, Any]) -> Reading:
+    key, _how = read_reference(_text(item["merchantReference"]))
+    declined = Declined(*_NEVER_PAID, _text(item["pspReference"]))
+    return Report(Subject(request_key=key), OperationKind.PAYMENT, declined)
 
 
 def _modification(item: dict[str, Any], succeeded: bool, kind: OperationKind, reverts: bool) -> Reading:

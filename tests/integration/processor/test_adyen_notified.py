@@ -178,6 +178,24 @@ async def test_a_payer_who_did_not_come_is_ended_at_adyen_after_an_hour(
     assert (held.status, adyen.effects) == ("cancelled", [])
 
 
+async def test_a_payer_who_did_not_come_is_told_of_by_adyen_where_it_ends_nothing_before(
+    bench: Bench, adyen: AdyenDouble
+) -> None:
+    adyen.cancels_offers = False
+    await pay(bench, "redirects")
+    await let_time_pass(bench, HOUR_S)
+    await hear(bench, adyen.notifications)
+    await drain(bench)
+    assert (await bench.payment())["status"] == "requires_action"
+    assert (await bench.operation())["parked_reason"] is None
+    (held,) = adyen.payments.values()
+    adyen.close_offer(held)
+    await hear(bench, adyen.notifications)
+    payment = await bench.payment()
+    assert (payment["status"], payment["failure_code"]) == ("failed", "action_expired")
+    assert (adyen.effects, await anomalies(bench)) == ([], [])
+
+
 async def test_an_authorization_past_its_window_is_ended_at_adyen(bench: Bench, adyen: AdyenDouble) -> None:
     await pay(bench, capture=BY_HAND)
     await let_time_pass(bench, 28 * 24 * HOUR_S + 1)

@@ -42,6 +42,14 @@ def test_a_refused_authorisation_is_declined_with_the_code_of_an_answer() -> Non
     assert reading == Report(OF_OURS, PAYMENT, declined)
 
 
+def test_an_offer_that_closed_is_a_payer_who_did_not_come() -> None:
+    declined = Declined(
+        "action_expired", "The payer did not complete the payment in time.", "QFQTPCQ8HXSKGK82"
+    )
+    assert read("OFFER_CLOSED", reference=f"{KEY}-auto") == Report(OF_OURS, PAYMENT, declined)
+    assert isinstance(read("OFFER_CLOSED", success=False), Irrelevant)
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
