@@ -4,28 +4,26 @@
 the answer: messages are the rules themselves, and a field's name is repeated only when it can't be a number.
 
 A good body costs one strict parse (msgspec) and three scans of its bytes. Whatever those don't prove good is
-read again by the slow reader, which sees every key and every value as it was sent, and has the last word.
+read again by the slow reader (`strict_json`), which sees every key and every value as it was sent, and has
+the last word.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta
 
 from gateway.card_numbers import holds_card_number, may_hold_card_number
+from gateway.strict_json import CARD_RULE, FORBIDDEN_KEYS, NOT_JSON, FieldProblem, Form, Rejected
 from tollgate.ids import CHECKOUT_ID
 from tollgate.money import AMOUNT_MAX, is_currency
 
 CHECKOUT_ID_HEADER: Final = "X-PAYMENT-CHECKOUT-ID"
-FORBIDDEN_KEYS: Final = frozenset({"cvv", "cvc", "pan"})
 
 
 class PaymentRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -49,8 +47,6 @@ class PaymentRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
     payment_checkout_id: str | None = None
 
 
-_FIELDS: Final = msgspec.structs.fields(PaymentRequest)
-_REQUIRED: Final = frozenset(field.encode_name for field in _FIELDS if field.required)
 _RULES: Final = {
     "amount": f"must be an integer number of minor units, 1 to {AMOUNT_MAX}",
     "currency": "must be an ISO 4217 alphabetic code in upper case",
@@ -64,19 +60,10 @@ _RULES: Final = {
     "payment_checkout_id": f"must equal the {CHECKOUT_ID_HEADER} header",
 }
 _CHECKOUT_ID_RULE: Final = "must be 8 to 64 of A-Z, a-z, 0-9, _ and -"
-_NOT_JSON: Final = "is not valid JSON in UTF-8"
-_CARD_RULE: Final = "holds a card number; send the PSP's token in its place"
-_CARD_KEY_RULE: Final = "is card data, which is not taken here; send the PSP's token in its place"
 
+_FORM: Final = Form(PaymentRequest, _RULES, "a payment")
 _parse: Final = msgspec.json.Decoder(PaymentRequest).decode
-_parse_pairs: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_parse_field: Final = {field.encode_name: msgspec.json.Decoder(field.type).decode for field in _FIELDS}
 _canonical: Final = msgspec.json.Encoder(order="sorted").encode
-
-
-class FieldProblem(NamedTuple):
-    field: str
-    message: str
 
 
 @dataclass(slots=True)
@@ -87,17 +74,12 @@ class Admitted:
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    problems: tuple[FieldProblem, ...]
-
-
 def admit(body: bytes, checkout_id: str, psp_names: frozenset[str]) -> Admitted | Rejected:
     """Decides over the body and the id in the header together."""
     try:
         request = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Rejected(_problems(body, checkout_id, psp_names) or (FieldProblem("body", _NOT_JSON),))
+        return Rejected(_problems(body, checkout_id, psp_names) or (NOT_JSON,))
     proven = (
         is_currency(request.currency)
         and (request.psp is None or request.psp in psp_names)
@@ -130,90 +112,16 @@ def _keys_are_harmless(metadata: dict[str, str] | None) -> bool:
 
 def _problems(body: bytes, checkout_id: str, psp_names: frozenset[str]) -> tuple[FieldProblem, ...]:
     """Everything that is wrong, each once."""
-    found = list(_checkout_id_problems(checkout_id))
-    try:
-        orjson.loads(body)  # strict, where the reader below is not
-        read = json.loads(body.decode(), object_pairs_hook=_Pairs, parse_int=_unread, parse_float=_unread)
-    except (ValueError, RecursionError):
-        return (*found, FieldProblem("body", _NOT_JSON))
-    if type(read) is not _Pairs:
-        found.append(FieldProblem("body", "must be a JSON object"))
-    else:
-        found += _field_problems(_parse_pairs(body), checkout_id, psp_names)
-    return tuple(dict.fromkeys([*found, *_inspect(read, None)]))
+    also: dict[str, Callable[[Any], bool]] = {
+        "currency": is_currency,
+        "psp": lambda value: value is None or value in psp_names,
+        "payment_checkout_id": lambda value: value is None or value == checkout_id,
+    }
+    return (*_checkout_id_problems(checkout_id), *_FORM.problems(body, also))
 
 
 def _checkout_id_problems(checkout_id: str) -> Iterator[FieldProblem]:
     if not CHECKOUT_ID.fullmatch(checkout_id):
         yield FieldProblem(CHECKOUT_ID_HEADER, _CHECKOUT_ID_RULE)
     elif holds_card_number(checkout_id):
-        yield FieldProblem(CHECKOUT_ID_HEADER, _CARD_RULE)
-
-
-def _field_problems(
-    fields: dict[str, msgspec.Raw], checkout_id: str, psp_names: frozenset[str]
-) -> Iterator[FieldProblem]:
-    also: dict[str, Callable[[Any], bool]] = {
-        "currency": is_currency,
-        "psp": lambda value: value is None or value in psp_names,
-        "payment_checkout_id": lambda value: value is None or value == checkout_id,
-    }
-    for name, rule in _RULES.items():
-        raw = fields.get(name)
-        if raw is None:
-            if name in _REQUIRED:
-                yield FieldProblem(name, f"is required and {rule}")
-            continue
-        try:
-            value = _parse_field[name](raw)
-        except (msgspec.DecodeError, RecursionError):
-            yield FieldProblem(name, rule)
-        else:
-            if name in also and not also[name](value):
-                yield FieldProblem(name, rule)
-    for name in fields.keys() - _RULES.keys():
-        yield FieldProblem(_printable(name), "is not a field of a payment")
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was sent: order and duplicates kept."""
-
-
-def _unread(_number: str) -> None:
-    return None
-
-
-def _inspect(value: object, field: str | None) -> Iterator[FieldProblem]:
-    """`field` is the top-level field that `value` stands under, None for the body itself."""
-    if isinstance(value, str):
-        yield from _inspect_string(value, field or "body")
-    elif isinstance(value, _Pairs):
-        seen: set[str] = set()
-        for key, item in value:
-            name = field or _printable(key)
-            if key in seen:
-                yield FieldProblem(name, "holds a key more than once" if field else "appears more than once")
-            seen.add(key)
-            if key.casefold() in FORBIDDEN_KEYS:
-                yield FieldProblem(name, _CARD_KEY_RULE)
-            yield from _inspect_string(key, name)
-            yield from _inspect(item, name)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _inspect(item, field)
-
-
-def _inspect_string(text: str, field: str) -> Iterator[FieldProblem]:
-    if "\0" in text:
-        yield FieldProblem(field, "holds a NUL character")
-    if holds_card_number(text):
-        yield FieldProblem(field, _CARD_RULE)
-
-
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
-
-
-def _printable(name: str) -> str:
-    """The name of a field the client made up, when repeating it can't repeat a number."""
-    few_digits = sum(map(str.isdigit, name)) < 5
-    return name if few_digits and _PLAIN_NAME.fullmatch(name) else "(a field whose name is not repeated)"
+        yield FieldProblem(CHECKOUT_ID_HEADER, CARD_RULE)

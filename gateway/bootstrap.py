@@ -19,10 +19,12 @@ from gateway.headroom import Headroom, HeadroomPolicy
 from gateway.health import Health, Patience
 from gateway.http.cold import ColdApp
 from gateway.http.documents import document_routes
+from gateway.http.operations import OperationHandlers
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
 from gateway.http.webhooks import WebhookEndpoint, WebhookHandlers
+from gateway.ledger_calls import AskedLedger, LedgerCalls
 from gateway.load_shedding import Gate
 from gateway.merchants import Merchants
 from gateway.metrics import Metrics
@@ -102,7 +104,7 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
     )
     ledger, other_shards = LedgerClient(settings.ledger.target_list), OtherShardsClient()
     elsewhere = build_elsewhere(settings, ring, ledger, other_shards, committer, clock, metrics)
-    http = build_http(settings, committer, replication, elsewhere, merchants, health, metrics, clock)
+    http = build_http(settings, committer, replication, elsewhere, ledger, merchants, health, metrics, clock)
     return Shard(
         settings,
         store,
@@ -232,6 +234,7 @@ def build_http(
     committer: Committer,
     replication: Replication | None,
     elsewhere: Elsewhere,
+    ledger: AskedLedger,
     merchants: Merchants,
     health: Health,
     metrics: Metrics,
@@ -242,6 +245,7 @@ def build_http(
         expires_after_us=settings.expires_after_s * 1_000_000,
         client_secrets=ClientSecrets(settings.client_secret_key.get_secret_value().encode()),
     )
+    limits = build_key_limits(settings, clock, metrics)
     payments = PaymentHandlers(
         committer=committer,
         elsewhere=elsewhere,
@@ -250,15 +254,18 @@ def build_http(
         clock=clock,
         policy=policy,
         replication=replication,
-        limits=build_key_limits(settings, clock, metrics),
+        limits=limits,
     )
+    calls = LedgerCalls(ledger, metrics, settings.ledger.in_flight_max)
+    metrics.watch("tollgate_ledger_calls_in_flight", "Under way for clients", lambda: calls.in_flight)
+    operations = OperationHandlers(payments, calls, elsewhere, health, limits)
     webhooks = WebhookHandlers(committer, health, clock, webhook_endpoints(settings))
     hand_over = committer.hand_over if replication is None else replication.hand_over
     loop = asyncio.get_running_loop()
     return HttpApp(
-        payments.collection_route(),
-        payments.payment_route(),
-        ColdApp([webhooks.route(), *document_routes(settings.psp.names)]),
+        payments.collection_route(operations.list_them),
+        payments.payment_route(operations.change),
+        ColdApp([webhooks.route(), *operations.routes(), *document_routes(settings.psp.names)]),
         hand_over,
         metrics,
         Gate(

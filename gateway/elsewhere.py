@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from gateway.metrics import Metrics
 from gateway.owners import Owners
+from gateway.planner import Result
 from gateway.recently import Recently
 from gateway.verdict import Absence, Answer, verdict
 from tollgate.clock import Clock
@@ -69,7 +70,9 @@ class LookUpPolicy:
 
 
 class Elsewhere:
-    """Belongs to one event loop. `keep` is given what is found of this shard's own ids, to be stored here."""
+    """Belongs to one event loop. `keep` is given what is found of this shard's own ids, to be stored here;
+    what it returns is done when that is on disk.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Elsewhere:
         ring: RingNow,
         ledger: Ledger,
         shards: OtherShards,
-        keep: Callable[[Payment], None],
+        keep: Callable[[Payment], asyncio.Future[Result] | None],
         clock: Clock,
         metrics: Metrics,
         policy: LookUpPolicy,
@@ -95,6 +98,15 @@ class Elsewhere:
         self._in_flight = 0
         self._refreshing = 0
         self._silent_until = 0.0
+
+    async def learned(self, payment: Payment) -> None:
+        """What the Ledger told of itself is on disk, where it belongs here, before it is told on. Best
+        effort: it comes over `payments.status` too.
+        """
+        if self._ring.owners.is_own(payment.checkout_id):
+            kept = self._keep(payment)
+            if kept is not None:
+                await asyncio.wait({kept}, timeout=self._policy.timeout_s)
 
     @property
     def in_flight(self) -> int:

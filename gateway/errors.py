@@ -33,6 +33,12 @@ class NotReady(OperationalError):
     code = "not_ready"
 
 
+class LedgerSilent(OperationalError):
+    """No Ledger answers what only it can decide. It may have decided: the same again is safe."""
+
+    code = "ledger_unavailable"
+
+
 class WrongOpening(RejectedInput):
     """The caller speaks of another store, or of another opening of it, than the one that is open here."""
 

@@ -72,6 +72,12 @@ class Metrics:
             ["whom", "answer"],
             registry=self.registry,
         )
+        self.ledger_calls = Counter(
+            "tollgate_ledger_calls",
+            "What clients made this shard ask of the Ledger, and what it came to",
+            ["call", "outcome"],
+            registry=self.registry,
+        )
         self.replication_timeouts = Counter(
             "tollgate_replication_timeouts",
             "Requests whose change Kafka did not confirm in time",

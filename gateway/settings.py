@@ -53,6 +53,8 @@ class LedgerSettings(_Section):
         ""
     )
     refresh_s: Annotated[float, Field(gt=0)] = 5.0
+    # Of operations, changes and lists, at a time. A quarter of what one Ledger takes.
+    in_flight_max: Annotated[int, Field(ge=1)] = 256
 
     @property
     def target_list(self) -> list[str]:

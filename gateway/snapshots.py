@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Final
 
 from gateway.committer import Committer
 from gateway.errors import NotReady
-from gateway.planner import Snapshot, StatusBatch
+from gateway.planner import Result, Snapshot, StatusBatch
 from gateway.retention import may_leave
 from tollgate.clock import Clock
 from tollgate.errors import Overloaded
@@ -42,8 +43,11 @@ class Keeper:
         self._clock = clock
         self._payments_age_us = payments_age_us
 
-    def keep(self, payment: Payment) -> None:
-        """Only what Postgres has decided, and nothing that would leave again at once."""
+    def keep(self, payment: Payment) -> asyncio.Future[Result] | None:
+        """Only what Postgres has decided, and nothing that would leave again at once. Done when it is on disk
+        or has failed; None: it is not stored.
+        """
         if is_storable(payment) and not may_leave(payment, self._clock.now_us() - self._payments_age_us):
             with suppress(Overloaded, NotReady):
-                self._committer.hand_over(StatusBatch((snapshot_of(payment),)), lambda _result: None)
+                return self._committer.submit(StatusBatch((snapshot_of(payment),)))
+        return None

@@ -7,7 +7,7 @@ socket: one message in, one response out. Answers are whole, never streamed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -18,10 +18,24 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from gateway.http.message import Request, Response
-from gateway.http.problems import Problem
+from gateway.http.problems import Problem, known_problem
+from tollgate.errors import TollgateError
 
 UNKNOWN: Final = "unknown"
+_NO_SUCH_PATH: Final = "No resource has this path."
 _ORIGINAL: Final = "tollgate.request"
+
+# The request, and what its path names.
+ColdHandler = Callable[[Request, Mapping[str, str]], Awaitable[Response]]
+
+
+def cold_route(method: str, path: str, name: str, handler: ColdHandler) -> Route:
+    """`name` is the metric's label. The handler raises Problem like the hot ones."""
+
+    async def answer(request: StarletteRequest) -> StarletteResponse:
+        return to_starlette(await handler(original(request), request.path_params))
+
+    return Route(path, answer, methods=[method], name=name)
 
 
 class ColdApp:
@@ -30,12 +44,18 @@ class ColdApp:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._app = Starlette(
             routes=routes,
-            exception_handlers={HTTPException: _raise_problem, Problem: _answer_problem},
+            exception_handlers={
+                HTTPException: _raise_problem,
+                Problem: _answer_problem,
+                TollgateError: _answer_problem,
+            },
         )
         self._app.router.redirect_slashes = False
 
     async def handle(self, request: Request) -> tuple[str, Response]:
         """The name of the route for the metrics, and its answer."""
+        if request.path.endswith("\n"):  # which the end of Starlette's patterns would pass over
+            raise Problem("not_found", _NO_SUCH_PATH)
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -97,9 +117,10 @@ def to_starlette(response: Response) -> StarletteResponse:
 
 
 def _answer_problem(_request: StarletteRequest, error: Exception) -> StarletteResponse:
-    if not isinstance(error, Problem):
+    problem = known_problem(error)
+    if problem is None:
         raise error
-    return to_starlette(error.response())
+    return to_starlette(problem.response())
 
 
 def _raise_problem(_request: StarletteRequest, error: Exception) -> StarletteResponse:
@@ -111,7 +132,7 @@ def _raise_problem(_request: StarletteRequest, error: Exception) -> StarletteRes
 
 def _problem_of(status: int, headers: Mapping[str, Any]) -> Problem:
     if status != 405:
-        return Problem("not_found", "No resource has this path.")
+        return Problem("not_found", _NO_SUCH_PATH)
     return not_allowed({method.strip() for method in headers.get("Allow", "").split(",")})
 
 

@@ -11,24 +11,25 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
 
-from gateway.admission import CHECKOUT_ID_HEADER, FieldProblem, PaymentRequest, Rejected, admit
+from gateway.admission import CHECKOUT_ID_HEADER, PaymentRequest, admit
 from gateway.card_numbers import holds_card_number
 from gateway.committer import Committer
 from gateway.elsewhere import Elsewhere
 from gateway.errors import NoRoom
 from gateway.health import Health
-from gateway.http.message import Asking, Headers, Pending, Request, Response
+from gateway.http.message import Asking, Handler, Headers, Pending, Request, Response
 from gateway.http.problems import Problem
 from gateway.http.routes import Route, payment_id
 from gateway.merchants import Account, Merchants
 from gateway.planner import Accept, Acceptance, Conflict, Replay, Result
 from gateway.rate_limits import KeyLimits
 from gateway.replication import Replication
+from gateway.strict_json import FieldProblem, Rejected
 from gateway.verdict import Absence
 from gateway.wire import accepted_payment
 from tollgate.client_secrets import ClientSecrets
@@ -38,12 +39,13 @@ from tollgate.ids import CHECKOUT_ID, payment_key
 from tollgate.payment_json import accepted_document, payment_document
 from tollgate.status import OPEN
 from tollgate.telemetry import traceparent_or_new
-from tollgate.v1.payment_pb2 import Payment
+from tollgate.v1.payment_pb2 import OperationStatus, Payment
 
 BODY_BYTES_MAX: Final = 64 * 1024
-_JSON: Final = ("content-type", "application/json")
-_NO_STORE: Final = ("cache-control", "no-store")
-_COME_AGAIN: Final = ("retry-after", "2")
+JSON: Final = ("content-type", "application/json")
+NO_STORE: Final = ("cache-control", "no-store")
+COME_AGAIN: Final = ("retry-after", "2")
+_UNDER_WAY: Final = OperationStatus.OPERATION_STATUS_PENDING
 _AUTHENTICATE: Final = (("www-authenticate", "Bearer"),)
 _CHECKOUT_ID: Final = CHECKOUT_ID_HEADER.lower()
 _PLAIN_JSON: Final = ["application/json"]
@@ -94,18 +96,18 @@ class PaymentHandlers:
         self._limits = limits
         self._new_traceparent = new_traceparent
 
-    def collection_route(self) -> Route:
-        return Route("payments", {"POST": self.create})
+    def collection_route(self, list_them: Handler) -> Route:
+        return Route("payments", {"POST": self.create, "GET": list_them})
 
-    def payment_route(self) -> Route:
-        return Route("payment", {"GET": self.read, "OPTIONS": self.preflight}, _CORS)
+    def payment_route(self, change: Handler) -> Route:
+        return Route("payment", {"GET": self.read, "OPTIONS": self.preflight, "PATCH": change}, _CORS)
 
     def create(self, request: Request) -> Pending | Asking:
         self._health.check_writable()
-        account = self._authenticate(request.headers)
+        account = self.authenticate(request.headers)
         if self._limits is not None:
             self._limits.check_post(account.merchant)
-        body = _json_body(request)
+        body = json_body(request)
         checkout_id = _checkout_id(request.headers)
         decision = admit(body, checkout_id, self._policy.psp_names)
         if isinstance(decision, Rejected):
@@ -139,16 +141,11 @@ class PaymentHandlers:
         merchant, by_client = self._reader(request, checkout_id)
         if self._limits is not None and not by_client:
             self._limits.check_get(merchant)
-        named = request.headers.get_all(_CHECKOUT_ID)
-        if any(value != checkout_id for value in named):
-            problem = FieldProblem(CHECKOUT_ID_HEADER, "must equal the id in the path")
-            raise Problem("invalid_request", "The header and the path name two payments.", errors=[problem])
-        if not _is_id(checkout_id):
-            raise _not_found()
-        payment = self._stored(merchant, checkout_id)
+        check_id(request.headers, checkout_id)
+        payment = self.stored(merchant, checkout_id)
         if payment is None:
             return Asking(self._read_elsewhere(request, merchant, checkout_id, by_client=by_client))
-        if payment.status in OPEN and self._elsewhere.is_stale(payment):
+        if _may_move(payment) and self._elsewhere.is_stale(payment):
             return Asking(self._read_refreshed(request, payment, by_client=by_client))
         return self._told(request, payment, by_client=by_client)
 
@@ -165,22 +162,24 @@ class PaymentHandlers:
     async def _read_elsewhere(
         self, request: Request, merchant: str, checkout_id: str, *, by_client: bool
     ) -> Response:
+        return self._told(request, await self.look_for(merchant, checkout_id), by_client=by_client)
+
+    async def look_for(self, merchant: str, checkout_id: str) -> Payment:
+        """A payment that is not here. Raises Problem when nobody has it, and when that can't be said."""
         said = await self._elsewhere.before_denying(merchant, checkout_id)
-        if not isinstance(said, Payment):
-            payment = self._stored(merchant, checkout_id)  # it may have come meanwhile
-            if payment is None and said is Absence.SILENT:
-                raise Problem(
-                    "owner_unavailable", "Not everyone who may have this payment answers. Ask again."
-                )
-            if payment is None:
-                raise _not_found()
-            said = payment
-        return self._told(request, said, by_client=by_client)
+        if isinstance(said, Payment):
+            return said
+        payment = self.stored(merchant, checkout_id)  # it may have come meanwhile
+        if payment is None and said is Absence.SILENT:
+            raise Problem("owner_unavailable", "Not everyone who may have this payment answers. Ask again.")
+        if payment is None:
+            raise _not_found()
+        return payment
 
     async def _read_refreshed(self, request: Request, payment: Payment, *, by_client: bool) -> Response:
         return self._told(request, await self._elsewhere.refreshed(payment), by_client=by_client)
 
-    def _stored(self, merchant: str, checkout_id: str) -> Payment | None:
+    def stored(self, merchant: str, checkout_id: str) -> Payment | None:
         """The payment as it is on disk, if it may be told. Raises NotReady."""
         stored = self._committer.read(payment_key(merchant, checkout_id))
         if stored is None:
@@ -191,12 +190,13 @@ class PaymentHandlers:
         return payment
 
     def _told(self, request: Request, payment: Payment, *, by_client: bool) -> Response:
-        headers = [_NO_STORE, ("etag", f'"{payment.version}"')]
-        if payment.status in OPEN:
-            headers.append(_COME_AGAIN)
         if _matches(request.headers.get_all("if-none-match"), payment.version):
-            return Response(304, headers, b"")
-        return Response(200, [_JSON, *headers], self._document(payment, for_client=by_client))
+            return Response(304, _headers_of(payment), b"")
+        return self.answer(payment, for_client=by_client)
+
+    def answer(self, payment: Payment, *, for_client: bool = False) -> Response:
+        body = orjson.dumps(self.document(payment, for_client=for_client))
+        return Response(200, [JSON, *_headers_of(payment)], body)
 
     def preflight(self, _request: Request) -> Response:
         return Response(204, list(_PREFLIGHT), b"")
@@ -219,11 +219,11 @@ class PaymentHandlers:
                     now_us,
                 )
                 document["client_secret"] = self._policy.client_secrets.secret(account.merchant, checkout_id)
-                return Response(202, [_JSON, _NO_STORE, location, _COME_AGAIN], orjson.dumps(document))
+                return Response(202, [JSON, NO_STORE, location, COME_AGAIN], orjson.dumps(document))
             case Replay(stored):
                 known = Payment.FromString(stored)
-                headers = [_JSON, _NO_STORE, ("idempotent-replayed", "true"), ("etag", f'"{known.version}"')]
-                return Response(200, headers, self._document(known))
+                headers = [JSON, NO_STORE, ("idempotent-replayed", "true"), ("etag", f'"{known.version}"')]
+                return Response(200, headers, orjson.dumps(self.document(known)))
             case Conflict():
                 raise Problem(
                     "idempotency_key_reused",
@@ -234,16 +234,18 @@ class PaymentHandlers:
             case other:
                 raise TypeError(f"an acceptance can't come to {type(other).__name__}")
 
-    def _document(self, payment: Payment, *, for_client: bool = False) -> bytes:
+    def document(self, payment: Payment, *, for_client: bool = False) -> dict[str, Any]:
+        """JSON-ready. `for_client`: as its client_secret opens it."""
         document = payment_document(payment)
         if for_client:
             for name in _NOT_FOR_BROWSERS:
                 del document[name]
         secrets = self._policy.client_secrets
         document["client_secret"] = secrets.secret(payment.merchant, payment.checkout_id)
-        return orjson.dumps(document)
+        return document
 
-    def _authenticate(self, headers: Headers) -> Account:
+    def authenticate(self, headers: Headers) -> Account:
+        """Raises Problem, and NotReady where a key can't be known yet."""
         values = headers.get_all("authorization")
         match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
         account = self._merchants.find(match[1]) if match else None
@@ -255,11 +257,35 @@ class PaymentHandlers:
         """(merchant, whether by client secret). A secret key outranks a client secret."""
         secret = _client_secret(request.query)
         if secret is None or request.headers.get("authorization") is not None:
-            return self._authenticate(request.headers).merchant, False
+            return self.authenticate(request.headers).merchant, False
         merchant = self._policy.client_secrets.merchant(secret, checkout_id)
         if merchant is None:
             raise _unauthorized("This client_secret does not open this payment.")
         return merchant, True
+
+
+def check_id(headers: Headers, checkout_id: str) -> None:
+    """Of a path. Raises Problem when it can be nobody's, or when the header names another payment."""
+    if any(value != checkout_id for value in headers.get_all(_CHECKOUT_ID)):
+        problem = FieldProblem(CHECKOUT_ID_HEADER, "must equal the id in the path")
+        raise Problem("invalid_request", "The header and the path name two payments.", errors=[problem])
+    if CHECKOUT_ID.fullmatch(checkout_id) is None:
+        raise _not_found()
+
+
+def _headers_of(payment: Payment) -> list[tuple[str, str]]:
+    headers = [NO_STORE, ("etag", f'"{payment.version}"')]
+    if payment.status in OPEN:
+        headers.append(COME_AGAIN)
+    return headers
+
+
+def _may_move(payment: Payment) -> bool:
+    """Whether it is open: it moves by itself, or one of its operations is under way."""
+    operations = payment.operations
+    return payment.status in OPEN or (
+        len(operations) > 0 and any(operation.status == _UNDER_WAY for operation in operations)
+    )
 
 
 def _not_found() -> Problem:
@@ -270,7 +296,8 @@ def _unauthorized(detail: str) -> Problem:
     return Problem("unauthorized", detail, headers=_AUTHENTICATE)
 
 
-def _json_body(request: Request) -> bytes:
+def json_body(request: Request) -> bytes:
+    """Raises Problem."""
     types = request.headers.get_all("content-type")
     if types != _PLAIN_JSON and (len(types) != 1 or not _MEDIA_TYPE.fullmatch(types[0])):
         raise Problem("unsupported_media_type", "Send `Content-Type: application/json`.")
@@ -302,10 +329,6 @@ def _client_secret(query: str) -> str | None:
     if len(pairs) != 1 or pairs[0][0] != "client_secret":
         raise Problem("invalid_request", "The only query parameter here is client_secret, once.")
     return pairs[0][1]
-
-
-def _is_id(checkout_id: str) -> bool:
-    return CHECKOUT_ID.fullmatch(checkout_id) is not None
 
 
 def _harmless(traceparent: str | None) -> str | None:

@@ -8,21 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from math import ceil
 from typing import Final, NamedTuple
 
 import structlog
 
 from gateway.committer import HandOver
-from gateway.errors import NotReady
 from gateway.http.cold import UNKNOWN, ColdApp, not_allowed
 from gateway.http.message import Asking, Handler, Pending, Request, Respond, Response
-from gateway.http.problems import Problem
+from gateway.http.problems import Problem, known_problem
 from gateway.load_shedding import Gate
 from gateway.metrics import Metrics
 from gateway.planner import Result
-from gateway.rate_limits import RateLimited
-from tollgate.errors import Overloaded
 
 _PAYMENTS_PATH: Final = "/v1/payments"
 _PAYMENT_PREFIX: Final = "/v1/payments/"
@@ -171,15 +167,9 @@ def payment_id(path: str) -> str:
 
 def _answer_to(error: Exception, route: str) -> Response:
     """A defect answers one request and is logged; everything else is a problem we know."""
-    if isinstance(error, Problem):
-        return error.response()
-    if isinstance(error, RateLimited):
-        again = ("retry-after", str(ceil(error.wait_s)))
-        return Problem("rate_limited", error.message, headers=[again]).response()
-    if isinstance(error, Overloaded):
-        return Problem("overloaded", error.message).response()
-    if isinstance(error, NotReady):
-        return Problem("not_ready", error.message).response()
+    known = known_problem(error)
+    if known is not None:
+        return known.response()
     log.error("a handler failed", route=route, exc_info=error)
     return Problem("internal", "The request may or may not have had its effect. Retry.").response()
 

@@ -39,6 +39,9 @@ COME_AGAIN: Final = {
 }
 _HEADERS_OF_STATUS: Final[dict[int, dict[str, Schema]]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"enum": ["Bearer", "Signature"]}}},
+    409: {
+        "Retry-After": COME_AGAIN["Retry-After"] | {"required": False, "description": "Where time mends it."}
+    },
     429: COME_AGAIN,
     503: COME_AGAIN,
     504: COME_AGAIN,

@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from gateway.openapi.answers import Problems
+from gateway.openapi.operations import operation_paths
 from gateway.openapi.payments import payment_paths
 from gateway.openapi.schemas import schemas
 from gateway.openapi.service import service_paths
@@ -33,7 +34,12 @@ _DESCRIPTION: Final = (
 def document(psp_names: Iterable[str]) -> Document:
     """`psp_names` are those that a payment may name here."""
     problems = Problems()
-    paths = payment_paths(problems) | webhook_paths(problems) | service_paths(problems)
+    paths = (
+        payment_paths(problems)
+        | operation_paths(problems)
+        | webhook_paths(problems)
+        | service_paths(problems)
+    )
     for path in paths.values():
         if "get" in path:
             path["head"] = _head(path["get"])
@@ -44,6 +50,7 @@ def document(psp_names: Iterable[str]) -> Document:
         "servers": [{"url": "/", "description": "Where this document came from."}],
         "tags": [
             {"name": "payments", "description": "Taking payments and asking after them."},
+            {"name": "operations", "description": "What is done to a payment after it was accepted."},
             {"name": "webhooks", "description": "What payment service providers tell."},
             {"name": "service", "description": "Whether it is well, what it counts, and this document."},
         ],

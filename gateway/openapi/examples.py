@@ -71,6 +71,39 @@ REQUIRES_ACTION: Final[Json] = ACCEPTED | {
 }
 
 
+# What the operations on a payment are sent.
+CAPTURES: Final[dict[str, Json]] = {"all": {}, "a part": {"amount": 1500}}
+CANCELS: Final[dict[str, Json]] = {"all": {}}
+REFUNDS: Final[dict[str, Json]] = {"all that remains": {}, "a part": {"amount": 500, "reason": "One ticket"}}
+IDEMPOTENCY_KEY: Final = "refund-1-of-order-10001"
+OPERATION_ID: Final = "op_5f1c09d2b7a84c6e9a3d10f2"
+
+REFUND: Final[Json] = {
+    "id": OPERATION_ID,
+    "type": "refund",
+    "amount": 500,
+    "status": "pending",
+    "failure": None,
+    "created_at": "2026-11-21T11:30:00.000000Z",
+}
+REFUND_SUCCEEDED: Final[Json] = REFUND | {"status": "succeeded"}
+REFUND_FAILED: Final[Json] = REFUND | {
+    "status": "failed",
+    "failure": {"code": "charge_disputed", "message": "The PSP refused the refund."},
+}
+CAPTURE: Final[Json] = REFUND | {"type": "capture", "amount": 1500}
+CANCEL: Final[Json] = REFUND | {"type": "cancel", "amount": 1999}
+
+# What PATCH is sent: the first on SUCCEEDED makes CHANGED.
+CHANGES: Final[dict[str, Json]] = {
+    "both": {"description": "Two tickets, row 7", "metadata": {"basket": "b-5512", "row": "7"}},
+    "no description": {"description": None},
+}
+CHANGED: Final[Json] = SUCCEEDED | CHANGES["both"] | {"version": 3}
+CURSOR: Final = "CIDQ6OPmmJgDEgtvcmRlci0xMDAwMQ"
+PAGE: Final[Json] = {"data": [SUCCEEDED], "next_cursor": CURSOR}
+
+
 def for_browser(payment: Json, hidden: tuple[str, ...]) -> Json:
     return {name: value for name, value in payment.items() if name not in hidden}
 
@@ -79,6 +112,12 @@ def for_browser(payment: Json, hidden: tuple[str, ...]) -> Json:
 DETAILS: Final = {
     "invalid_request": "Correct every field that is listed.",
     "missing_checkout_id": "Send X-PAYMENT-CHECKOUT-ID, your own id for this checkout.",
+    "missing_idempotency_key": "Send Idempotency-Key, your own key for this operation.",
+    "precondition_required": "Send If-Match with the ETag of the payment as you read it.",
+    "version_mismatch": "The payment is at version 2, not 1. Read it again.",
+    "not_yet_processed": "The payment has not reached the processor yet. Try again in a moment.",
+    "invalid_transition": "The payment is succeeded; a capture is possible while it is authorized.",
+    "amount_too_large": "1499 remain of 1999 captured: 0 refunded, 500 in refunds under way.",
     "unauthorized": "Send `Authorization: Bearer` with one secret key that is valid now.",
     "not_found": "This merchant has no payment with this id here.",
     "unsupported_media_type": "Send `Content-Type: application/json`.",

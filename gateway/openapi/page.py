@@ -66,6 +66,7 @@ class _Shown:
 
     def _operation(self, path: str, method: str, item: dict[str, Any]) -> dict[str, Any]:
         operation = item[method]
+        body = self._media(operation.get("requestBody", {}))
         answers = {status: self._resolved(answer) for status, answer in operation["responses"].items()}
         return {
             "path": path,
@@ -75,7 +76,7 @@ class _Shown:
                 parameter | {"schema": self._resolved(parameter["schema"])}
                 for parameter in (*item.get("parameters", ()), *operation.get("parameters", ()))
             ],
-            "body": self._media(operation.get("requestBody", {})),
+            "body": body and body | {"shape": self._resolved(body["schema"])},
             "answers": {
                 status: answer | {"media": self._media(answer)}
                 for status, answer in answers.items()
@@ -104,11 +105,18 @@ class _Shown:
             return Markup(" or ").join(map(self.rule, schema["anyOf"]))
         return escape(_rule(schema))
 
-    def curl(self, body: dict[str, Any]) -> str:
+    def curl(self, body: dict[str, Any], operation: dict[str, Any]) -> str:
         """The example as a command."""
+        path, named = operation["path"], ""
+        for parameter in operation["parameters"]:
+            if parameter["in"] == "path":
+                path = path.replace("{" + parameter["name"] + "}", parameter["example"])
+            elif parameter["in"] == "header" and parameter.get("required"):
+                named += f"-H '{parameter['name']}: {parameter['example']}' "
+        method = "" if operation["method"] == "POST" else f"-X {operation['method']} "
         return (
-            'curl -i "$TOLLGATE/v1/payments" -H "Authorization: Bearer $KEY" \\\n'
-            '     -H "X-PAYMENT-CHECKOUT-ID: order-10001" -H "Content-Type: application/json" \\\n'
+            f'curl -i {method}"$TOLLGATE{path}" -H "Authorization: Bearer $KEY" \\\n'
+            f'     {named}-H "Content-Type: application/json" \\\n'
             f"     -d '{json.dumps(body)}'"
         )
 

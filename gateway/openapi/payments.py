@@ -1,13 +1,16 @@
-"""POST /v1/payments and GET /v1/payments/{id}, as they are answered today."""
+"""/v1/payments and /v1/payments/{id}, as they are answered today."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from gateway.admission import CHECKOUT_ID_HEADER
+from gateway.list_requests import CURSOR_PATTERN, LIMIT_DEFAULT, LIMIT_MAX
 from gateway.openapi import examples
 from gateway.openapi.answers import COME_AGAIN, NO_STORE, Answers, Problems, header, json_answer
 from gateway.openapi.schemas import HIDDEN_FROM_BROWSERS, Schema, reference
+from gateway.operation_requests import IF_MATCH_HEADER
+from tollgate.status import NAME
 
 Operations = dict[str, Any]
 
@@ -23,13 +26,18 @@ _CORS: Final = {
     "Access-Control-Allow-Origin": header({"const": "*"}),
     "Access-Control-Expose-Headers": header({"const": "ETag, Retry-After"}),
 }
-_PATH_ID: Final = {
+PAYMENT_PATH: Final = "/v1/payments/{payment_checkout_id}"
+PATH_ID: Final = {
     "name": "payment_checkout_id",
     "in": "path",
     "required": True,
     "description": "The id under which the payment was made.",
     "schema": reference("CheckoutId"),
     "example": examples.CHECKOUT_ID,
+}
+_TIME: Final = {
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$",
 }
 _TRACEPARENT: Final = {
     "name": "traceparent",
@@ -41,10 +49,11 @@ _TRACEPARENT: Final = {
 
 def payment_paths(problems: Problems) -> dict[str, Operations]:
     return {
-        "/v1/payments": {"post": _create(problems)},
-        "/v1/payments/{payment_checkout_id}": {
-            "parameters": [_PATH_ID],
+        "/v1/payments": {"post": _create(problems), "get": _list(problems)},
+        PAYMENT_PATH: {
+            "parameters": [PATH_ID],
             "get": _read(problems),
+            "patch": _change(problems),
             "options": _preflight(problems),
         },
     }
@@ -151,6 +160,94 @@ def _read(problems: Problems) -> Operations:
     }
 
 
+def _change(problems: Problems) -> Operations:
+    return {
+        "operationId": "changePayment",
+        "tags": ["payments"],
+        "summary": "Change what is said of a payment",
+        "description": "Its description and its metadata; nothing that money depends on. `If-Match` names "
+        "the version that was read, so that nobody overwrites what he has not seen.",
+        "security": [{"secretKey": []}],
+        "parameters": [
+            {
+                "name": IF_MATCH_HEADER,
+                "in": "header",
+                "required": True,
+                "description": "The ETag of the payment as it was read: exactly one, and no weak one.",
+                "schema": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
+                "example": '"2"',
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": reference("PaymentChange"),
+                    "examples": {name: {"value": body} for name, body in examples.CHANGES.items()},
+                }
+            },
+        },
+        "responses": {
+            "200": json_answer(
+                "The payment with the change.",
+                reference("Payment"),
+                NO_STORE | _ETAG | _MAY_COME_AGAIN | _CORS,
+                {"changed": examples.CHANGED},
+            ),
+            **problems.answers(
+                "unauthorized",
+                "not_found",
+                "unsupported_media_type",
+                "not_yet_processed",
+                "version_mismatch",
+                "precondition_required",
+                "not_ready",
+                "ledger_unavailable",
+            ),
+        },
+    }
+
+
+def _list(problems: Problems) -> Operations:
+    return {
+        "operationId": "listPayments",
+        "tags": ["payments"],
+        "summary": "The merchant's payments, newest first",
+        "description": "Of all shards, as they stand in the Ledger: a payment is there a moment after its "
+        "202. `cursor` is the `next_cursor` of the page before, with the same filters; payments that come "
+        "meanwhile move nobody's pages.",
+        "security": [{"secretKey": []}],
+        "parameters": [
+            _filter("status", {"enum": list(NAME.values())}, "Where they stand.", "succeeded"),
+            _filter("customer_id", {"minLength": 1, "maxLength": 64}, "Whose they are.", "customer-77"),
+            _filter("created_gte", _TIME, "Accepted then or later.", "2026-11-21T00:00:00Z"),
+            _filter("created_lt", _TIME, "Accepted before.", "2026-11-22T00:00:00Z"),
+            {
+                "name": "limit",
+                "in": "query",
+                "description": f"How many at most; {LIMIT_DEFAULT} when it is not there.",
+                "schema": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
+                "example": LIMIT_DEFAULT,
+            },
+            _filter("cursor", {"pattern": CURSOR_PATTERN}, "Opaque.", examples.CURSOR),
+        ],
+        "responses": {
+            "200": json_answer("A page.", reference("PaymentList"), NO_STORE, {"a page": examples.PAGE}),
+            **problems.answers("unauthorized", "not_ready", "ledger_unavailable"),
+        },
+    }
+
+
+def _filter(name: str, rule: Schema, description: str, example: str) -> Schema:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": {"type": "string"} | rule,
+        "example": example,
+    }
+
+
 def _preflight(problems: Problems) -> Operations:
     allowed: Answers = {
         "Access-Control-Allow-Methods": header({"const": "GET, HEAD"}),
@@ -163,7 +260,7 @@ def _preflight(problems: Problems) -> Operations:
         "summary": "What a browser may ask",
         "description": "CORS preflight; asks for no credentials and looks at none.",
         "security": [],
-        "parameters": [_PATH_ID | {"schema": {"type": "string"}}],
+        "parameters": [PATH_ID | {"schema": {"type": "string"}}],
         "responses": {
             "204": {"description": "GET and HEAD, from any origin.", "headers": allowed | _CORS},
             **problems.answers(),

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gateway.http.problems import KINDS
+from gateway.list_requests import CURSOR_PATTERN, LIMIT_MAX
+from gateway.operation_requests import IDEMPOTENCY_KEY_PATTERN
 from tollgate.ids import CHECKOUT_ID
 from tollgate.money import AMOUNT_MAX, EXPONENT
 from tollgate.status import NAME
@@ -49,6 +51,36 @@ def schemas(psp_names: Iterable[str]) -> dict[str, Schema]:
         "PaymentForBrowser": _closed(
             for_client, "A payment, as its client_secret opens it: without metadata and customer_id."
         ),
+        "CaptureRequest": _asked("Of all that is authorized when there is no amount.", _wanted_amount()),
+        "CancelRequest": _asked("Nothing is to be said about it.", {}),
+        "RefundRequest": _asked(
+            "Of all that remains when there is no amount.",
+            _wanted_amount() | {"reason": _optional_text(500, "Why, in the merchant's words.")},
+        ),
+        "PaymentChange": _asked(
+            "At least one of both. What is not there stays as it is, null takes it away.",
+            {
+                "description": _optional_text(500, "What is paid for."),
+                "metadata": _metadata("Replaced whole. No key may be cvv, cvc or pan."),
+            },
+        )
+        | {"minProperties": 1},
+        "PaymentList": _closed(
+            {
+                "data": {"type": "array", "maxItems": LIMIT_MAX, "items": reference("Payment")},
+                "next_cursor": {
+                    "type": ["string", "null"],
+                    "pattern": CURSOR_PATTERN,
+                    "description": "Where the next page begins; null: this was the last.",
+                },
+            },
+            "A page of payments, newest first.",
+        ),
+        "IdempotencyKey": {
+            "type": "string",
+            "pattern": IDEMPOTENCY_KEY_PATTERN,
+            "description": "1 to 255 visible ASCII characters, as they are or in double quotes.",
+        },
         "Operation": _closed(_operation(), "Something done to a payment after it was accepted."),
         "Failure": _closed(
             {"code": {"type": "string"}, "message": {"type": "string"}}, "Why it failed, in a stable code."
@@ -77,17 +109,7 @@ def _payment_request(psp_names: list[str]) -> Schema:
         "customer_id": _optional_text(64, "The merchant's id of the customer."),
         "description": _optional_text(500, "What is paid for."),
         "return_url": _optional_text(2048, "Where the customer comes back to after an authentication."),
-        "metadata": {
-            "type": ["object", "null"],
-            "maxProperties": 20,
-            "propertyNames": {
-                "maxLength": 40,
-                "pattern": _NO_NUL,
-                "not": {"pattern": _FOR_CARD_DATA},
-            },
-            "additionalProperties": {"type": "string", "maxLength": 500, "pattern": _NO_NUL},
-            "description": "Up to 20 pairs of the merchant's own. No key may be cvv, cvc or pan.",
-        },
+        "metadata": _metadata("Up to 20 pairs of the merchant's own. No key may be cvv, cvc or pan."),
         "payment_checkout_id": {
             "type": ["string", "null"],
             "pattern": CHECKOUT_ID_PATTERN,
@@ -117,6 +139,35 @@ def _payment_request(psp_names: list[str]) -> Schema:
             },
             **optional,
         },
+    }
+
+
+def _metadata(description: str) -> Schema:
+    return {
+        "type": ["object", "null"],
+        "maxProperties": 20,
+        "propertyNames": {
+            "maxLength": 40,
+            "pattern": _NO_NUL,
+            "not": {"pattern": _FOR_CARD_DATA},
+        },
+        "additionalProperties": {"type": "string", "maxLength": 500, "pattern": _NO_NUL},
+        "description": description,
+    }
+
+
+def _wanted_amount() -> dict[str, Schema]:
+    return {"amount": _amount(1, "In minor units, written as an integer.") | {"type": ["integer", "null"]}}
+
+
+def _asked(description: str, properties: dict[str, Schema]) -> Schema:
+    """What is sent about a payment that stands: every field may be left out."""
+    return {
+        "type": "object",
+        "description": f"{description} Unknown fields, double keys, NUL and card numbers are refused.",
+        "required": [],
+        "additionalProperties": False,
+        "properties": properties,
     }
 
 
@@ -180,7 +231,7 @@ def _payment() -> dict[str, Schema]:
 
 def _operation() -> dict[str, Schema]:
     return {
-        "id": {"type": "string"},
+        "id": {"type": "string", "pattern": "^[A-Za-z0-9_]{1,64}$"},
         "type": {"enum": ["capture", "cancel", "refund"]},
         "amount": _amount(0, "In minor units."),
         "status": {"enum": ["pending", "succeeded", "failed"]},

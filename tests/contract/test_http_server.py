@@ -18,12 +18,15 @@ from tests.fixtures.served import Served, head
 from tests.fixtures.shard import (
     API_KEY,
     BODY,
+    MERCHANT,
     POLL_S,
     HeldDisk,
     PromptDisk,
     in_process_shard,
 )
 from tollgate.errors import ConfigurationError
+from tollgate.status import SUCCEEDED
+from tollgate.v1.payment_pb2 import Capture, Payment
 
 ID = "order-0001"
 HEADERS = {
@@ -195,3 +198,81 @@ async def test_who_goes_away_while_others_are_asked_harms_nobody(
     served.shard.ledger.held.set()
     async with client.get(f"{served.url}/v1/payments/order-there", headers=HEADERS_OF_A_READ) as answer:
         assert answer.status == 404
+
+
+async def test_an_operation_is_asked_for_and_told_and_a_payment_changed(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    ledger_knows(served, ID)
+    url = f"{served.url}/v1/payments/{ID}"
+    asking = HEADERS_OF_A_READ | {"Idempotency-Key": "key-1"}
+    async with client.post(f"{url}/refunds", json={"amount": 500}, headers=asking) as accepted:
+        assert accepted.status == 202
+        assert accepted.headers["Content-Type"] == "application/json"
+        operation = await accepted.json()
+        assert accepted.headers["Location"] == f"/v1/payments/{ID}/operations/{operation['id']}"
+    for method, status in (("GET", 200), ("HEAD", 200), ("DELETE", 405)):
+        address = f"{url}/operations/{operation['id']}"
+        async with client.request(method, address, headers=HEADERS_OF_A_READ) as told:
+            assert told.status == status
+            assert method != "GET" or await told.json() == operation
+            assert method != "HEAD" or await told.read() == b""
+    change = {"If-Match": '"3"', **HEADERS_OF_A_READ}
+    async with client.patch(url, json={"metadata": {"a": "b"}}, headers=change) as changed:
+        assert (changed.status, changed.headers["ETag"]) == (200, '"4"')
+        payment = await changed.json()
+    async with client.get(f"{served.url}/v1/payments?limit=1", headers=HEADERS_OF_A_READ) as page:
+        assert (page.status, await page.json()) == (200, {"data": [payment], "next_cursor": None})
+
+
+async def test_an_operation_needs_no_body_and_bounds_one(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    ledger_knows(served, ID)
+    url = f"{served.url}/v1/payments/{ID}/refunds"
+    asking = HEADERS_OF_A_READ | {"Idempotency-Key": '"key-1"'}
+    head_alone = head("POST", f"/v1/payments/{ID}/refunds", **asking)
+    assert (await served.raw(head_alone)).startswith((b"HTTP/1.1 202", b"HTTP/1.1 411"))
+    async with client.post(url, headers=asking) as answer:
+        assert answer.status in (200, 202)
+    sent = asking | {"Content-Type": "application/json"}
+    async with client.post(url, data=b"{}".ljust(BODY_BYTES_MAX + 1), headers=sent) as answer:
+        assert answer.status == 413
+    async with client.post(f"{served.url}/v1/payments/order%2F1/refunds", headers=asking) as answer:
+        assert answer.status == 404
+    twice = head("POST", f"/v1/payments/{ID}/refunds", **asking, idempotency_key="key-2")
+    assert (await served.raw(twice)).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_ledger_that_is_asked_for_an_operation_keeps_no_payment_waiting(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    served.shard.ledger.held = asyncio.Event()
+    url = f"{served.url}/v1/payments"
+    asking = HEADERS_OF_A_READ | {"Idempotency-Key": "key-1"}
+    cancelling = asyncio.ensure_future(client.post(f"{url}/{ID}/cancel", headers=asking))
+    async with asyncio.timeout(5):
+        while not served.shard.ledger.asked:
+            await asyncio.sleep(POLL_S)
+    async with client.post(url, json=BODY, headers=HEADERS) as accepted:
+        assert accepted.status == 202
+    assert not cancelling.done()
+    served.shard.ledger.held.set()
+    async with await cancelling as answer:
+        assert (answer.status, (await answer.json())["code"]) == (409, "not_yet_processed")
+
+
+def ledger_knows(served: Served, checkout_id: str) -> None:
+    payment = Payment(
+        merchant=MERCHANT,
+        checkout_id=checkout_id,
+        status=SUCCEEDED,
+        version=2,
+        amount=1999,
+        currency="EUR",
+        capture=Capture.CAPTURE_AUTOMATIC,
+        captured_amount=1999,
+        created_at_us=served.shard.clock.now_us(),
+        updated_at_us=served.shard.clock.now_us(),
+    )
+    served.shard.ledger.has(payment)

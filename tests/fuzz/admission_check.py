@@ -6,7 +6,8 @@ from typing import Final
 
 import orjson
 
-from gateway.admission import Admitted, Rejected, admit
+from gateway.admission import Admitted, admit
+from gateway.strict_json import Rejected
 from tests.fuzz import oracle
 
 PSPS: Final = frozenset({"simulator", "stripe"})

@@ -24,7 +24,8 @@ PSPS: Final = frozenset({"simulator"})
 _WAIT_S: Final = 30.0  # beyond every time-out of the servers'
 _ANSWERS_MAX: Final = 100  # a stream holds a handful of requests
 _BODY_BYTES_MAX: Final = 65_536
-_REFUSED: Final = frozenset({400, 401, 404, 405, 408, 413, 414, 415, 422, 431})
+_REFUSED: Final = frozenset({400, 401, 404, 405, 408, 409, 412, 413, 414, 415, 422, 428, 431})
+_OPERATION: Final = re.compile("/v1/payments/[^/]+/(capture|cancel|refunds|operations/[^/]+)")
 # HTTP/0.9: nginx answers it as it was then, without a head.
 _SIMPLE_REQUEST: Final = re.compile(rb"\s*[A-Z-]+ +[^ ]+ *\r?\n")
 _SERVICE: Final = {"/livez", "/readyz", "/openapi.json", "/docs", "/metrics"}
@@ -57,6 +58,10 @@ class Conversation:
             return self._get(request, found[1], query)
         if found and request.method == "OPTIONS":
             return {204}
+        if path == "/v1/payments" and request.method in ("GET", "HEAD"):
+            return {401} if request.all("authorization") != [AUTHORIZATION] else {400} if query else {200}
+        if _OPERATION.fullmatch(path) or (found and request.method == "PATCH"):
+            return set(_REFUSED)  # nothing that is accepted here has reached a Ledger
         if path in _SERVICE:
             return {200, 304} if request.method in ("GET", "HEAD") else {405}
         return {404, 405}

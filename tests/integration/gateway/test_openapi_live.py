@@ -14,7 +14,9 @@ from gateway.openapi.answers import problem_example
 from gateway.openapi.schemas import HIDDEN_FROM_BROWSERS
 from tests.fixtures.described import Described
 from tests.fixtures.live_shards import LiveShards, live_shards
-from tests.fixtures.shard import API_KEY
+from tests.fixtures.shard import API_KEY, MERCHANT
+from tollgate.status import BY_NAME
+from tollgate.v1.payment_pb2 import Capture, MetadataEntry, Payment
 
 AUTHORIZED = {"Authorization": f"Bearer {API_KEY}"}
 SENDING = AUTHORIZED | {"Content-Type": "application/json"}
@@ -90,11 +92,94 @@ def test_every_request_example_is_accepted_and_answered_as_shown(front: Front) -
         assert front.ask("OPTIONS", path).status == 204
 
 
-def test_every_problem_example_is_what_is_answered(front: Front, request: pytest.FixtureRequest) -> None:
+def seeded(live: LiveShards, shown: dict[str, Any], checkout_id: str) -> str:
+    """The path of a payment that the Ledger has as the document shows it, in a version of its own."""
+    payment = Payment(
+        merchant=MERCHANT,
+        checkout_id=checkout_id,
+        status=BY_NAME[shown["status"]],
+        version=shown["version"],
+        amount=shown["amount"],
+        currency=shown["currency"],
+        capture=Capture.CAPTURE_AUTOMATIC,
+        psp=shown["psp"],
+        psp_reference=shown["psp_reference"],
+        customer_id=shown["customer_id"],
+        description=shown["description"],
+        metadata=[MetadataEntry(key=key, value=value) for key, value in shown["metadata"].items()],
+        captured_amount=shown["captured_amount"],
+        created_at_us=1_795_255_200_000_000,
+        updated_at_us=1_795_255_200_045_112,
+    )
+    live.ledger.payments[MERCHANT, checkout_id] = payment
+    return f"/v1/payments/{checkout_id}"
+
+
+AUTHORIZED_ONLY = examples.SUCCEEDED | {"status": "authorized", "captured_amount": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payment", "bodies", "shown"),
+    [
+        ("capture", AUTHORIZED_ONLY, examples.CAPTURES, examples.CAPTURE),
+        ("cancel", AUTHORIZED_ONLY, examples.CANCELS, examples.CANCEL),
+        ("refunds", examples.SUCCEEDED, examples.REFUNDS, examples.REFUND),
+    ],
+)
+def test_every_operation_example_is_accepted_and_answered_as_shown(
+    front: Front, live: LiveShards, kind: str, payment: Any, bodies: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    for number, body in enumerate(bodies.values()):
+        path = seeded(live, payment, f"{kind}-{number}-{id(front)}")
+        sending = SENDING | {"Idempotency-Key": examples.IDEMPOTENCY_KEY}
+        accepted = front.ask("POST", f"{path}/{kind}", sending, json.dumps(body).encode())
+        anew = {"id": accepted.json["id"], "created_at": accepted.json["created_at"]}
+        amount = {"amount": body.get("amount", 1999)}
+        assert (accepted.status, accepted.json) == (202, shown | anew | amount)
+        again = front.ask("POST", f"{path}/{kind}", sending, json.dumps(body).encode())
+        assert (again.status, again.json) == (200, accepted.json)
+        address = accepted.headers["location"]
+        assert front.ask("GET", address, AUTHORIZED).json == accepted.json
+        assert front.ask("HEAD", address, AUTHORIZED).status == 200
+        assert front.ask("GET", path, AUTHORIZED).json["operations"] == [accepted.json]
+
+
+def test_every_change_example_and_the_list_are_answered_as_shown(front: Front, live: LiveShards) -> None:
+    path = seeded(live, examples.SUCCEEDED, f"change-{id(front)}")
+    for number, (name, body) in enumerate(examples.CHANGES.items()):
+        sending = SENDING | {"If-Match": f'"{2 + number}"'}
+        changed = front.ask("PATCH", path, sending, json.dumps(body).encode())
+        assert changed.status == 200
+        if name == "both":
+            shown = {k: v for k, v in examples.CHANGED.items() if k not in MADE_ANEW}
+            assert {k: v for k, v in changed.json.items() if k not in MADE_ANEW} == shown
+    page = front.ask("GET", "/v1/payments?limit=1&customer_id=customer-77", AUTHORIZED)
+    assert page.status == 200
+    assert [payment["customer_id"] for payment in page.json["data"]] == ["customer-77"]
+    assert front.ask("HEAD", "/v1/payments", AUTHORIZED).status == 200
+
+
+def test_every_problem_example_is_what_is_answered(
+    front: Front, live: LiveShards, request: pytest.FixtureRequest
+) -> None:
     sound = json.dumps(examples.REQUESTS["smallest"]).encode()
     named = {"X-PAYMENT-CHECKOUT-ID": "example-problem"}
     path = "/v1/payments"
+    settled = seeded(live, examples.SUCCEEDED, f"problems-{id(front)}")
+    accepted_only = front.pay(f"unshipped-{id(front)}", examples.REQUESTS["smallest"]).headers["location"]
+    with_key = SENDING | {"Idempotency-Key": "key"}
+    half = {"amount": 500}
+    front.ask("POST", f"{settled}/refunds", SENDING | {"Idempotency-Key": "half"}, json.dumps(half).encode())
+    change = json.dumps(examples.CHANGES["both"]).encode()
+    seeded(live, examples.SUCCEEDED, f"problems-2-{id(front)}")
+    other = f"/v1/payments/problems-2-{id(front)}"
     answers = {
+        "missing_idempotency_key": front.ask("POST", f"{settled}/cancel", AUTHORIZED),
+        "precondition_required": front.ask("PATCH", other, SENDING, change),
+        "version_mismatch": front.ask("PATCH", other, SENDING | {"If-Match": '"1"'}, change),
+        "not_yet_processed": front.ask("POST", f"{accepted_only}/cancel", with_key, b"{}"),
+        "invalid_transition": front.ask("POST", f"{settled}/capture", with_key, b"{}"),
+        "amount_too_large": front.ask("POST", f"{settled}/refunds", with_key, b'{"amount":1500}'),
         "invalid_request": front.ask(
             "POST", path, SENDING | named, b'{"amount": "19.99", "payment_method": "pm_ok"}'
         ),
@@ -115,10 +200,10 @@ def test_every_problem_example_is_what_is_answered(front: Front, request: pytest
 
 def test_whatever_has_no_body_to_send_is_answered_as_described(front: Front) -> None:
     for path, item in front.described.document["paths"].items():
-        at = path.replace("{payment_checkout_id}", "nobody-knows-it")
+        at = path.replace("{payment_checkout_id}", "nobody-knows-it").replace("{operation_id}", "op_1")
         for method in item.keys() & {"get", "head", "options"}:
             front.ask(method.upper(), at)
-        for method in ("PUT", "DELETE", "PATCH"):
+        for method in {"PUT", "DELETE", "PATCH"} - {known.upper() for known in item}:
             assert front.ask(method, at).status in (404, 405)
     assert front.ask("GET", "/nothing").json["code"] == "not_found"
     etag = front.ask("GET", "/docs").headers["etag"]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import CHECKOUT_ID_HEADER, Admitted, Rejected, admit
+from gateway.admission import CHECKOUT_ID_HEADER, Admitted, admit
+from gateway.strict_json import Rejected
 from tollgate.money import AMOUNT_MAX
 
 PSPS = frozenset({"simulator", "stripe"})

@@ -16,13 +16,14 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from gateway.admission import CHECKOUT_ID_HEADER, PaymentRequest, Rejected, admit
+from gateway.admission import CHECKOUT_ID_HEADER, PaymentRequest, admit
 from gateway.http.problems import KINDS
 from gateway.openapi import examples
 from gateway.openapi.answers import codes_of
 from gateway.openapi.document import document
 from gateway.openapi.page import page
 from gateway.openapi.schemas import PROXY_CODES
+from gateway.strict_json import Rejected
 from tests.fixtures.described import Described
 from tests.fixtures.shard import document as answered
 from tests.fixtures.shard import header, in_process_shard

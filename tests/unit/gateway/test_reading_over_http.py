@@ -165,10 +165,12 @@ async def test_a_path_with_nothing_there_is_404(shard: InProcessShard, path: str
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/payments", "POST"),
-        ("DELETE", f"/v1/payments/{ID}", "GET, HEAD, OPTIONS"),
+        ("PUT", "/v1/payments", "GET, HEAD, POST"),
+        ("DELETE", f"/v1/payments/{ID}", "GET, HEAD, OPTIONS, PATCH"),
+        ("GET", f"/v1/payments/{ID}/capture", "POST"),
+        ("HEAD", f"/v1/payments/{ID}/refunds", "POST"),
+        ("POST", f"/v1/payments/{ID}/operations/op_1", "GET, HEAD"),
         ("POST", "/readyz", "GET, HEAD"),
-        ("HEAD", "/v1/payments", "POST"),
     ],
 )
 async def test_a_wrong_method_is_405_with_those_allowed(
