@@ -33,6 +33,7 @@ RETENTION_MARGIN_S: Final = 3600.0
 ACTION_WINDOW_S: Final = 3600.0  # how long a payer has, from the first send
 # How long a PSP may take to tell what came of an order that it took; then a person asks it.
 AWAITED_S: Final = 3 * 24 * 3600.0
+_OPEN_AGAIN_S: Final = 3600.0  # an authorization whose end an open operation stands before
 _POSTPONED_S: Final = 10.0
 _WAIT_MIN_S: Final = 0.25
 _WAIT_MAX_S: Final = 60.0
@@ -247,7 +248,7 @@ def _end_unasked(payment: Payment, taken: TakenStep, plan: PspPlan, now_us: int)
         return Postpone("its time is not over", (ends_at_us - now_us) / 1e6)
     pending = OperationStatus.OPERATION_STATUS_PENDING
     if any(operation.status == pending for operation in payment.operations):
-        return Postpone("an operation of the payment is open", _WAIT_MAX_S)
+        return Postpone("an operation of the payment is open", _OPEN_AGAIN_S)
     return Execute(plan.cancel)
 
 

@@ -319,7 +319,7 @@ async def test_nothing_that_can_be_printed_holds_the_api_key(
     assert all(call.headers["x-api-key"] == API_KEY for call in adyen.calls)
 
 
-async def test_a_wrong_key_of_ours_loses_no_payment(adyen: AdyenDouble) -> None:
+async def test_a_wrong_key_of_ours_is_no_refusal_of_the_payment(adyen: AdyenDouble) -> None:
     psp = AdyenPsp(AdyenAccount("AQE-another", MERCHANT_ACCOUNT, RETURN_URL, url=adyen.url), timeout_s=1.0)
     request = request_of(psp, execution_of(payment("checkout-1", "approves")), PAY)
     assert isinstance(await psp.send(request, ""), Retryable)

@@ -99,7 +99,8 @@ def test_a_payer_who_did_not_come_is_waited_for_an_hour_and_then_ended() -> None
 def test_an_authorization_past_its_window_is_ended_unless_an_operation_does_that() -> None:
     assert isinstance(after(waiting(AUTHORIZED), WINDOW_S - 1), Postpone)
     assert after(waiting(AUTHORIZED), WINDOW_S) == Execute("cancel")
-    assert isinstance(after(waiting(AUTHORIZED, open_operation=True), WINDOW_S), Postpone)
+    later = after(waiting(AUTHORIZED, open_operation=True), WINDOW_S)
+    assert later == Postpone("an operation of the payment is open", 3600.0)
 
 
 @pytest.mark.parametrize("answer", [Answer.AWAITED, Answer.DECLINED])
