@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from gateway.http.operations import OperationHandlers
 from gateway.http.ops import ops_routes
 from gateway.http.payments import PaymentHandlers, PaymentPolicy
 from gateway.http.routes import HttpApp
+from gateway.http.vault import AskedVault, VaultHandlers
 from gateway.http.webhooks import WebhookEndpoint, WebhookHandlers
 from gateway.ledger_calls import AskedLedger, LedgerCalls
 from gateway.load_shedding import Gate
@@ -35,6 +37,7 @@ from gateway.ring import Ring
 from gateway.ring_watch import RingWatch
 from gateway.rpc.ledger import LedgerClient
 from gateway.rpc.other_shards import OtherShardsClient
+from gateway.rpc.vault import VaultClient
 from gateway.settings import GatewaySettings, WebhookSettings
 from gateway.snapshots import Keeper
 from gateway.store.folder import open_watermark, prepare_folder
@@ -104,7 +107,18 @@ def build(settings: GatewaySettings, on_failure: Callable[[str], None]) -> Shard
     )
     ledger, other_shards = LedgerClient(settings.ledger.target_list), OtherShardsClient()
     elsewhere = build_elsewhere(settings, ring, ledger, other_shards, committer, clock, metrics)
-    http = build_http(settings, committer, replication, elsewhere, ledger, merchants, health, metrics, clock)
+    http = build_http(
+        settings,
+        committer,
+        replication,
+        elsewhere,
+        ledger,
+        VaultClient(ledger),
+        merchants,
+        health,
+        metrics,
+        clock,
+    )
     return Shard(
         settings,
         store,
@@ -235,6 +249,7 @@ def build_http(
     replication: Replication | None,
     elsewhere: Elsewhere,
     ledger: AskedLedger,
+    vault: AskedVault,
     merchants: Merchants,
     health: Health,
     metrics: Metrics,
@@ -260,12 +275,20 @@ def build_http(
     metrics.watch("tollgate_ledger_calls_in_flight", "Under way for clients", lambda: calls.in_flight)
     operations = OperationHandlers(payments, calls, elsewhere, health, limits)
     webhooks = WebhookHandlers(committer, health, clock, webhook_endpoints(settings))
+    kept = VaultHandlers(payments, calls, vault, health, limits, lambda: f"shard-{secrets.token_hex(16)}")
     hand_over = committer.hand_over if replication is None else replication.hand_over
     loop = asyncio.get_running_loop()
     return HttpApp(
         payments.collection_route(operations.list_them),
         payments.payment_route(operations.change),
-        ColdApp([webhooks.route(), *operations.routes(), *document_routes(settings.psp.names)]),
+        ColdApp(
+            [
+                webhooks.route(),
+                *operations.routes(),
+                *kept.routes(),
+                *document_routes(settings.psp.names),
+            ]
+        ),
         hand_over,
         metrics,
         Gate(

@@ -53,18 +53,18 @@ class LedgerCalls:
         return self._in_flight
 
     async def request_operation(self, request: RequestOperationRequest) -> RequestOperationResponse:
-        return await self._ask("request_operation", self._ledger.request_operation, request)
+        return await self.ask("request_operation", self._ledger.request_operation, request)
 
     async def find_operation(self, request: FindOperationRequest) -> FindOperationResponse:
-        return await self._ask("find_operation", self._ledger.find_operation, request)
+        return await self.ask("find_operation", self._ledger.find_operation, request)
 
     async def update_payment(self, request: UpdatePaymentRequest) -> UpdatePaymentResponse:
-        return await self._ask("update_payment", self._ledger.update_payment, request)
+        return await self.ask("update_payment", self._ledger.update_payment, request)
 
     async def list_payments(self, request: ListPaymentsRequest) -> ListPaymentsResponse:
-        return await self._ask("list_payments", self._ledger.list_payments, request)
+        return await self.ask("list_payments", self._ledger.list_payments, request)
 
-    async def _ask(
+    async def ask(
         self, call: str, ask: Callable[[RequestT], Awaitable[AnswerT]], request: RequestT
     ) -> AnswerT:
         if self._in_flight >= self._in_flight_max:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gateway.strict_json import FieldProblem, Rejected, printable, text_problems
 from tollgate.ids import CHECKOUT_ID
 from tollgate.status import BY_NAME
-from tollgate.v1.ledger_pb2 import ListPaymentsRequest, ListPlace
+from tollgate.v1.ledger_pb2 import ListPaymentsRequest, ListPlace, VaultPlace
 
 LIMIT_MAX: Final = 100
 LIMIT_DEFAULT: Final = 20
@@ -32,38 +32,67 @@ CURSOR_PATTERN: Final = f"^{_CURSOR.pattern}$"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _YEAR_10000_US: Final = 253_402_300_800_000_000
+PAGE_RULES: Final = {
+    "limit": f"must be a number from 1 to {LIMIT_MAX}",
+    "cursor": "must be a next_cursor of this list",
+}
 _RULES: Final = {
     "status": f"must be one of {', '.join(BY_NAME)}",
     "customer_id": "must be a string of 1 to 64 characters",
     "created_gte": "must be a time in RFC 3339, as in 2026-11-21T10:00:00Z",
     "created_lt": "must be a time in RFC 3339, as in 2026-11-21T10:00:00Z",
-    "limit": f"must be a number from 1 to {LIMIT_MAX}",
-    "cursor": "must be a next_cursor of this list",
+    **PAGE_RULES,
 }
+
+PlaceT = TypeVar("PlaceT", ListPlace, VaultPlace)
 
 
 def read_list_query(query: str, merchant: str) -> ListPaymentsRequest | Rejected:
     """`query` as it was sent. Every wrong parameter is listed; no value is repeated."""
     request = ListPaymentsRequest(merchant=merchant, limit=LIMIT_DEFAULT)
+    problems = read_parameters(query, _RULES, lambda name, value: bool(_READ[name](request, value)))
+    return Rejected(problems) if problems else request
+
+
+def read_parameters(
+    query: str, rules: Mapping[str, str], take: Callable[[str, str], bool]
+) -> tuple[FieldProblem, ...]:
+    """Hands each parameter that has a rule to `take`, which says whether it is as the rule wants it."""
     try:
         pairs = _parsed(query) if query else []
     except ValueError:
-        return Rejected((FieldProblem("query", "can't be read: name=value, joined by &, in UTF-8"),))
+        return (FieldProblem("query", "can't be read: name=value, joined by &, in UTF-8"),)
     problems: list[FieldProblem] = []
     names = [name for name, _value in pairs]
     for name, value in pairs:
-        if name not in _RULES:
+        if name not in rules:
             problems.append(FieldProblem(printable(name), "is not a parameter of this list"))
         elif names.count(name) > 1:
             problems.append(FieldProblem(name, "must be there once"))
-        elif not _READ[name](request, value):
-            problems.append(FieldProblem(name, _RULES[name]))
+        elif not take(name, value):
+            problems.append(FieldProblem(name, rules[name]))
         else:
             problems += text_problems(value, name)
-    return Rejected(tuple(dict.fromkeys(problems))) if problems else request
+    return tuple(dict.fromkeys(problems))
 
 
-def cursor_of(place: ListPlace) -> str:
+def read_limit(value: str) -> int | None:
+    return int(value) if _LIMIT.fullmatch(value) and int(value) <= LIMIT_MAX else None
+
+
+def read_place(value: str, kind: type[PlaceT]) -> PlaceT | None:
+    """What a cursor holds; None for what this shard would not have written."""
+    if not _CURSOR.fullmatch(value):
+        return None
+    try:
+        place = kind.FromString(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+    except (ValueError, DecodeError):
+        return None
+    is_a_time = 0 <= place.created_at_us < _YEAR_10000_US
+    return place if is_a_time and cursor_of(place) == value else None
+
+
+def cursor_of(place: ListPlace | VaultPlace) -> str:
     return urlsafe_b64encode(place.SerializeToString()).rstrip(b"=").decode()
 
 
@@ -96,23 +125,17 @@ def _created_lt(request: ListPaymentsRequest, value: str) -> bool:
 
 
 def _limit(request: ListPaymentsRequest, value: str) -> bool:
-    if not _LIMIT.fullmatch(value) or int(value) > LIMIT_MAX:
-        return False
-    request.limit = int(value)
-    return True
+    limit = read_limit(value)
+    request.limit = limit or LIMIT_DEFAULT
+    return limit is not None
 
 
 def _cursor(request: ListPaymentsRequest, value: str) -> bool:
-    if not _CURSOR.fullmatch(value):
-        return False
-    try:
-        place = ListPlace.FromString(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-    except (ValueError, DecodeError):
-        return False
-    if not (0 <= place.created_at_us < _YEAR_10000_US and CHECKOUT_ID.fullmatch(place.checkout_id)):
+    place = read_place(value, ListPlace)
+    if place is None or not CHECKOUT_ID.fullmatch(place.checkout_id):
         return False
     request.after.CopyFrom(place)
-    return cursor_of(place) == value
+    return True
 
 
 def _time_us(value: str) -> int | None:

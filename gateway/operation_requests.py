@@ -21,10 +21,11 @@ IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 IF_MATCH_HEADER: Final = "If-Match"
 
 _Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-_Metadata = Annotated[
+Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=40)], Annotated[str, Meta(max_length=500)]], Meta(max_length=20)
 ]
 _AMOUNT_RULE: Final = f"must be an integer number of minor units, 1 to {AMOUNT_MAX}"
+METADATA_RULE: Final = "must be at most 20 pairs of strings, keys up to 40 and values up to 500 characters"
 _ONCE: Final = "must be there once"
 _KEY_RULE: Final = "must be 1 to 255 visible ASCII characters, as they are or in double quotes"
 _IF_MATCH_RULE: Final = 'must be one ETag of the payment, as in "3"'
@@ -58,7 +59,7 @@ class PaymentChange(msgspec.Struct, forbid_unknown_fields=True):
     """What is not there stays as it is; null takes it away. Metadata is replaced whole."""
 
     description: Annotated[str, Meta(max_length=500)] | UnsetType | None = UNSET
-    metadata: _Metadata | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
 
 
 _CAPTURE: Final = Form(CaptureRequest, {"amount": _AMOUNT_RULE}, "a capture")
@@ -72,7 +73,7 @@ _CHANGE: Final = Form(
     PaymentChange,
     {
         "description": "must be a string of at most 500 characters",
-        "metadata": "must be at most 20 pairs of strings, keys up to 40 and values up to 500 characters",
+        "metadata": METADATA_RULE,
     },
     "a payment that can be changed",
 )
@@ -99,7 +100,7 @@ def read_operation(
     kind: OperationType.ValueType, body: bytes, keys: Sequence[str]
 ) -> OperationWanted | Rejected:
     """`keys` are the values of the Idempotency-Key header, at least one. No body is an empty object."""
-    key = _idempotency_key(keys)
+    key = read_idempotency_key(keys)
     request = _FORM_OF[kind].read(body or b"{}")
     problems = tuple(
         problem for part in (key, request) if isinstance(part, Rejected) for problem in part.problems
@@ -111,7 +112,7 @@ def read_operation(
     return OperationWanted(kind, amount, reason or "", key)
 
 
-def _idempotency_key(values: Sequence[str]) -> str | Rejected:
+def read_idempotency_key(values: Sequence[str]) -> str | Rejected:
     match = _KEY.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         return _wrong(IDEMPOTENCY_KEY_HEADER, _KEY_RULE if len(values) == 1 else _ONCE)

@@ -31,11 +31,17 @@ ColdHandler = Callable[[Request, Mapping[str, str]], Awaitable[Response]]
 
 def cold_route(method: str, path: str, name: str, handler: ColdHandler) -> Route:
     """`name` is the metric's label. The handler raises Problem like the hot ones."""
+    return cold_resource(path, name, {method: handler})
+
+
+def cold_resource(path: str, name: str, handlers: Mapping[str, ColdHandler]) -> Route:
+    """The same with several methods, so that a refusal of any other names them all."""
 
     async def answer(request: StarletteRequest) -> StarletteResponse:
+        handler = handlers["GET" if request.method == "HEAD" else request.method]
         return to_starlette(await handler(original(request), request.path_params))
 
-    return Route(path, answer, methods=[method], name=name)
+    return Route(path, answer, methods=list(handlers), name=name)
 
 
 class ColdApp:

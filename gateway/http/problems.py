@@ -46,6 +46,7 @@ KINDS: Final = {
     "unsupported_media_type": Kind(415, "The body's type is not supported"),
     "amount_too_large": Kind(422, "The amount is more than there is"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used with other content"),
+    "unknown_customer": Kind(422, "The customer is not known"),
     "rate_limited": Kind(429, "Too many requests"),
     "internal": Kind(500, "The shard met a defect of its own"),
     "overloaded": Kind(503, "The shard has too much to do"),

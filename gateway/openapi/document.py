@@ -14,6 +14,7 @@ from gateway.openapi.operations import operation_paths
 from gateway.openapi.payments import payment_paths
 from gateway.openapi.schemas import schemas
 from gateway.openapi.service import service_paths
+from gateway.openapi.vault import vault_paths, vault_schemas
 from gateway.openapi.webhooks import webhook_paths
 
 Document = dict[str, Any]
@@ -37,6 +38,7 @@ def document(psp_names: Iterable[str]) -> Document:
     paths = (
         payment_paths(problems)
         | operation_paths(problems)
+        | vault_paths(problems)
         | webhook_paths(problems)
         | service_paths(problems)
     )
@@ -51,12 +53,13 @@ def document(psp_names: Iterable[str]) -> Document:
         "tags": [
             {"name": "payments", "description": "Taking payments and asking after them."},
             {"name": "operations", "description": "What is done to a payment after it was accepted."},
+            {"name": "vault", "description": "Customers and payment methods that payments may name."},
             {"name": "webhooks", "description": "What payment service providers tell."},
             {"name": "service", "description": "Whether it is well, what it counts, and this document."},
         ],
         "paths": paths,
         "components": {
-            "schemas": schemas(psp_names),
+            "schemas": schemas(psp_names) | vault_schemas(),
             "responses": dict(sorted(problems.components.items())),
             "securitySchemes": {
                 "secretKey": {

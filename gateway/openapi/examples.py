@@ -104,12 +104,47 @@ CURSOR: Final = "CIDQ6OPmmJgDEgtvcmRlci0xMDAwMQ"
 PAGE: Final[Json] = {"data": [SUCCEEDED], "next_cursor": CURSOR}
 
 
+# What is kept to be named in payments.
+CUSTOMER_ID: Final = "cus_2b7d0c91e45f4a8896c1d3aa"
+METHOD_ID: Final = "pmt_9a10e7c3b2d54f6f8d01c2bb"
+CUSTOMERS: Final[dict[str, Json]] = {
+    "smallest": {},
+    "everything": {
+        "name": "Ada Lovelace",
+        "email": "ada@shop.example",
+        "description": "Since 1843",
+        "metadata": {"crm": "c-4711"},
+    },
+}
+CUSTOMER: Final[Json] = {
+    "id": CUSTOMER_ID,
+    **CUSTOMERS["everything"],
+    "created_at": "2026-11-21T09:00:00.000000Z",
+}
+METHODS: Final[dict[str, Json]] = {
+    "smallest": {"token": "pm_ok"},
+    "everything": {
+        "token": "pm_ok",
+        "customer_id": "customer-77",
+        "description": "The blue one",
+        "metadata": {"slot": "1"},
+    },
+}
+METHOD: Final[Json] = {
+    "id": METHOD_ID,
+    **METHODS["everything"],
+    "created_at": "2026-11-21T09:01:00.000000Z",
+}
+VAULT_CURSOR: Final = "CICImq_ZmJgDEhxwbXRfOWExMGU3YzNiMmQ1NGY2ZjhkMDFjMmJi"
+
+
 def for_browser(payment: Json, hidden: tuple[str, ...]) -> Json:
     return {name: value for name, value in payment.items() if name not in hidden}
 
 
 # What is said beside the code, as a shard says it in the situation that a reader is likely to meet.
 DETAILS: Final = {
+    "unknown_customer": "The merchant has no customer of this id.",
     "invalid_request": "Correct every field that is listed.",
     "missing_checkout_id": "Send X-PAYMENT-CHECKOUT-ID, your own id for this checkout.",
     "missing_idempotency_key": "Send Idempotency-Key, your own key for this operation.",

@@ -47,25 +47,25 @@ def schemas(psp_names: Iterable[str]) -> dict[str, Schema]:
             "description": "ISO 4217 alphabetic code, upper case; only currencies with a minor unit.",
         },
         "PaymentRequest": _payment_request(sorted(psp_names)),
-        "Payment": _closed(payment, "A payment, as the merchant's secret key sees it."),
-        "PaymentForBrowser": _closed(
+        "Payment": closed(payment, "A payment, as the merchant's secret key sees it."),
+        "PaymentForBrowser": closed(
             for_client, "A payment, as its client_secret opens it: without metadata and customer_id."
         ),
         "CaptureRequest": _asked("Of all that is authorized when there is no amount.", _wanted_amount()),
         "CancelRequest": _asked("Nothing is to be said about it.", {}),
         "RefundRequest": _asked(
             "Of all that remains when there is no amount.",
-            _wanted_amount() | {"reason": _optional_text(500, "Why, in the merchant's words.")},
+            _wanted_amount() | {"reason": optional_text(500, "Why, in the merchant's words.")},
         ),
         "PaymentChange": _asked(
             "At least one of both. What is not there stays as it is, null takes it away.",
             {
-                "description": _optional_text(500, "What is paid for."),
-                "metadata": _metadata("Replaced whole. No key may be cvv, cvc or pan."),
+                "description": optional_text(500, "What is paid for."),
+                "metadata": metadata("Replaced whole. No key may be cvv, cvc or pan."),
             },
         )
         | {"minProperties": 1},
-        "PaymentList": _closed(
+        "PaymentList": closed(
             {
                 "data": {"type": "array", "maxItems": LIMIT_MAX, "items": reference("Payment")},
                 "next_cursor": {
@@ -81,8 +81,8 @@ def schemas(psp_names: Iterable[str]) -> dict[str, Schema]:
             "pattern": IDEMPOTENCY_KEY_PATTERN,
             "description": "1 to 255 visible ASCII characters, as they are or in double quotes.",
         },
-        "Operation": _closed(_operation(), "Something done to a payment after it was accepted."),
-        "Failure": _closed(
+        "Operation": closed(_operation(), "Something done to a payment after it was accepted."),
+        "Failure": closed(
             {"code": {"type": "string"}, "message": {"type": "string"}}, "Why it failed, in a stable code."
         ),
         "Problem": _problem(),
@@ -106,10 +106,14 @@ def _payment_request(psp_names: list[str]) -> Schema:
             "enum": [*psp_names, None],
             "description": "Who executes it. The merchant's default when absent, frozen at acceptance.",
         },
-        "customer_id": _optional_text(64, "The merchant's id of the customer."),
-        "description": _optional_text(500, "What is paid for."),
-        "return_url": _optional_text(2048, "Where the customer comes back to after an authentication."),
-        "metadata": _metadata("Up to 20 pairs of the merchant's own. No key may be cvv, cvc or pan."),
+        "customer_id": optional_text(
+            64,
+            "The merchant's own id of the customer, or one kept here (`cus_…`; one that is not there fails "
+            "the payment with `unknown_customer`).",
+        ),
+        "description": optional_text(500, "What is paid for."),
+        "return_url": optional_text(2048, "Where the customer comes back to after an authentication."),
+        "metadata": metadata("Up to 20 pairs of the merchant's own. No key may be cvv, cvc or pan."),
         "payment_checkout_id": {
             "type": ["string", "null"],
             "pattern": CHECKOUT_ID_PATTERN,
@@ -130,19 +134,17 @@ def _payment_request(psp_names: list[str]) -> Schema:
                 "description": "In minor units (cents). Written as an integer: 12.0 is refused.",
             },
             "currency": reference("Currency"),
-            "payment_method": {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": 255,
-                "pattern": _NO_NUL,
-                "description": "The PSP's token. Never a card number.",
-            },
+            "payment_method": text(
+                255,
+                "The PSP's token, or a payment method kept here (`pmt_…`; one that is not there fails the "
+                "payment with `unknown_payment_method`). Never a card number.",
+            ),
             **optional,
         },
     }
 
 
-def _metadata(description: str) -> Schema:
+def metadata(description: str) -> Schema:
     return {
         "type": ["object", "null"],
         "maxProperties": 20,
@@ -171,7 +173,17 @@ def _asked(description: str, properties: dict[str, Schema]) -> Schema:
     }
 
 
-def _optional_text(length_max: int, description: str) -> Schema:
+def text(length_max: int, description: str) -> Schema:
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": length_max,
+        "pattern": _NO_NUL,
+        "description": description,
+    }
+
+
+def optional_text(length_max: int, description: str) -> Schema:
     return {
         "type": ["string", "null"],
         "maxLength": length_max,
@@ -200,7 +212,7 @@ def _payment() -> dict[str, Schema]:
         "failure": {"anyOf": [reference("Failure"), {"type": "null"}]},
         "next_action": {
             "anyOf": [
-                _closed(
+                closed(
                     {"type": {"const": "redirect"}, "url": {"type": "string"}}, "Send the customer there."
                 ),
                 {"type": "null"},
@@ -219,8 +231,8 @@ def _payment() -> dict[str, Schema]:
             "items": reference("Operation"),
             "description": "The last ten.",
         },
-        "created_at": _time(),
-        "updated_at": _time(),
+        "created_at": time(),
+        "updated_at": time(),
         "client_secret": {
             "type": "string",
             "pattern": "^[A-Za-z0-9_-]+$",
@@ -236,12 +248,12 @@ def _operation() -> dict[str, Schema]:
         "amount": _amount(0, "In minor units."),
         "status": {"enum": ["pending", "succeeded", "failed"]},
         "failure": {"anyOf": [reference("Failure"), {"type": "null"}]},
-        "created_at": _time(),
+        "created_at": time(),
     }
 
 
 def _problem() -> Schema:
-    error = _closed({"field": {"type": "string"}, "message": {"type": "string"}}, "One wrong field.")
+    error = closed({"field": {"type": "string"}, "message": {"type": "string"}}, "One wrong field.")
     fields: dict[str, Schema] = {
         "type": {"type": "string", "pattern": "^urn:tollgate:problem:[a-z_]+$"},
         "title": {
@@ -253,14 +265,14 @@ def _problem() -> Schema:
         "code": {"enum": sorted(STATUS_OF), "description": "Stable: decide by this."},
         "errors": {"type": "array", "items": error, "description": "Every wrong field; mostly empty."},
     }
-    return _closed(fields, "RFC 9457. Nothing of a refused value is repeated.")
+    return closed(fields, "RFC 9457. Nothing of a refused value is repeated.")
 
 
 def _amount(minimum: int, description: str) -> Schema:
     return {"type": "integer", "minimum": minimum, "maximum": AMOUNT_MAX, "description": description}
 
 
-def _time() -> Schema:
+def time() -> Schema:
     return {
         "type": "string",
         "format": "date-time",
@@ -269,7 +281,7 @@ def _time() -> Schema:
     }
 
 
-def _closed(properties: dict[str, Schema], description: str) -> Schema:
+def closed(properties: dict[str, Schema], description: str) -> Schema:
     """An object with exactly these properties."""
     return {
         "type": "object",

@@ -22,16 +22,16 @@ from tollgate.v1.ledger_pb2 import (
     UpdatePaymentRequest,
     UpdatePaymentResponse,
 )
-from tollgate.v1.ledger_pb2_grpc import LedgerStub
+from tollgate.v1.ledger_pb2_grpc import LedgerStub, VaultStub
 from tollgate.v1.payment_pb2 import Payment
 
 if TYPE_CHECKING:
-    from tollgate.v1.ledger_pb2_grpc import LedgerAsyncStub
+    from tollgate.v1.ledger_pb2_grpc import LedgerAsyncStub, VaultAsyncStub
 
 _TIMEOUT_S = 2.0
 # Each target; what waits for a lock in Postgres waits up to 5 s there. All targets together stay below
 # nginx's 35 s as long as there are no more than six.
-_CLIENT_TIMEOUT_S = 5.0
+CLIENT_TIMEOUT_S = 5.0
 AnswerT = TypeVar("AnswerT")
 
 
@@ -58,29 +58,34 @@ class LedgerClient:
 
     async def request_operation(self, request: RequestOperationRequest) -> RequestOperationResponse:
         return await self._first_answer(
-            lambda ledger: ledger.RequestOperation(request, timeout=_CLIENT_TIMEOUT_S)
+            lambda ledger: ledger.RequestOperation(request, timeout=CLIENT_TIMEOUT_S)
         )
 
     async def find_operation(self, request: FindOperationRequest) -> FindOperationResponse:
         return await self._first_answer(
-            lambda ledger: ledger.FindOperation(request, timeout=_CLIENT_TIMEOUT_S)
+            lambda ledger: ledger.FindOperation(request, timeout=CLIENT_TIMEOUT_S)
         )
 
     async def update_payment(self, request: UpdatePaymentRequest) -> UpdatePaymentResponse:
         return await self._first_answer(
-            lambda ledger: ledger.UpdatePayment(request, timeout=_CLIENT_TIMEOUT_S)
+            lambda ledger: ledger.UpdatePayment(request, timeout=CLIENT_TIMEOUT_S)
         )
 
     async def list_payments(self, request: ListPaymentsRequest) -> ListPaymentsResponse:
-        return await self._first_answer(
-            lambda ledger: ledger.ListPayments(request, timeout=_CLIENT_TIMEOUT_S)
-        )
+        return await self._first_answer(lambda ledger: ledger.ListPayments(request, timeout=CLIENT_TIMEOUT_S))
+
+    async def ask_vault(self, ask: Callable[[VaultAsyncStub], Awaitable[AnswerT]]) -> AnswerT:
+        """Served beside the Ledger, by whoever serves it."""
+        return await self._first_channel(lambda channel: ask(VaultStub(channel)))
 
     async def _first_answer(self, ask: Callable[[LedgerAsyncStub], Awaitable[AnswerT]]) -> AnswerT:
+        return await self._first_channel(lambda channel: ask(LedgerStub(channel)))
+
+    async def _first_channel(self, ask: Callable[[aio.Channel], Awaitable[AnswerT]]) -> AnswerT:
         reason = "none is configured"
         for channel in list(self._channels):
             try:
-                return await ask(LedgerStub(channel))
+                return await ask(channel)
             except aio.AioRpcError as error:
                 if error.code() is StatusCode.INVALID_ARGUMENT:
                     raise RejectedInput(f"The Ledger can't make sense of this: {error.details()}") from error

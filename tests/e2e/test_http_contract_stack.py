@@ -232,6 +232,7 @@ def test_head_is_get_without_its_body(stack: RunningStack) -> None:
         ("/v1/payments/order-0001", "GET, HEAD, OPTIONS, PATCH"),
         ("/v1/payments/order-0001/refunds", "POST"),
         ("/v1/payments/order-0001/operations/op_1", "GET, HEAD"),
+        ("/v1/customers", "GET, HEAD, POST"),
         ("/livez", "GET, HEAD"),
     ],
 )

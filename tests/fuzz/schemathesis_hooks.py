@@ -11,7 +11,7 @@ import schemathesis
 
 from gateway.admission import CHECKOUT_ID_HEADER
 from gateway.list_requests import CURSOR_PATTERN
-from gateway.openapi.examples import CURSOR
+from gateway.openapi.examples import CURSOR, VAULT_CURSOR
 from tollgate.ids import CHECKOUT_ID
 
 
@@ -19,7 +19,7 @@ from tollgate.ids import CHECKOUT_ID
 def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
     drawn = case.query.get("cursor") if case.query else None
     if isinstance(drawn, str) and re.fullmatch(CURSOR_PATTERN, drawn):
-        case.query["cursor"] = CURSOR
+        case.query["cursor"] = CURSOR if case.operation.path == "/v1/payments" else VAULT_CURSOR
     if not isinstance(case.body, dict) or not case.headers:
         return
     amount = case.body.get("amount")

@@ -159,6 +159,35 @@ def test_every_change_example_and_the_list_are_answered_as_shown(front: Front, l
     assert front.ask("HEAD", "/v1/payments", AUTHORIZED).status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "bodies", "shown"),
+    [
+        ("/v1/customers", examples.CUSTOMERS, examples.CUSTOMER),
+        ("/v1/payment_methods", examples.METHODS, examples.METHOD),
+    ],
+)
+def test_every_vault_example_is_made_and_answered_as_shown(
+    front: Front, path: str, bodies: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    for name, body in bodies.items():
+        sending = SENDING | {"Idempotency-Key": f"{name}-{id(front)}"}
+        made = front.ask("POST", path, sending, json.dumps(body).encode())
+        assert made.status == 201
+        if name == "everything":
+            anew = {"id": made.json["id"], "created_at": made.json["created_at"]}
+            assert made.json == shown | anew
+        assert front.ask("POST", path, sending, json.dumps(body).encode()).json == made.json
+        place = made.headers["location"]
+        assert front.ask("GET", place, AUTHORIZED).json == made.json
+        assert front.ask("HEAD", place, AUTHORIZED).status == 200
+    page = front.ask("GET", f"{path}?limit=1", AUTHORIZED).json
+    assert [one["id"] for one in page["data"]] == [made.json["id"]]
+    assert front.ask("GET", f"{path}?cursor={page['next_cursor']}", AUTHORIZED).status == 200
+    if path == "/v1/payment_methods":
+        assert front.ask("DELETE", place, AUTHORIZED).status == 204
+        assert front.ask("GET", place, AUTHORIZED).status == 404
+
+
 def test_every_problem_example_is_what_is_answered(
     front: Front, live: LiveShards, request: pytest.FixtureRequest
 ) -> None:
@@ -180,6 +209,12 @@ def test_every_problem_example_is_what_is_answered(
         "not_yet_processed": front.ask("POST", f"{accepted_only}/cancel", with_key, b"{}"),
         "invalid_transition": front.ask("POST", f"{settled}/capture", with_key, b"{}"),
         "amount_too_large": front.ask("POST", f"{settled}/refunds", with_key, b'{"amount":1500}'),
+        "unknown_customer": front.ask(
+            "POST",
+            "/v1/payment_methods",
+            SENDING,
+            json.dumps({"token": "pm_ok", "customer_id": examples.CUSTOMER_ID}).encode(),
+        ),
         "invalid_request": front.ask(
             "POST", path, SENDING | named, b'{"amount": "19.99", "payment_method": "pm_ok"}'
         ),
@@ -201,6 +236,8 @@ def test_every_problem_example_is_what_is_answered(
 def test_whatever_has_no_body_to_send_is_answered_as_described(front: Front) -> None:
     for path, item in front.described.document["paths"].items():
         at = path.replace("{payment_checkout_id}", "nobody-knows-it").replace("{operation_id}", "op_1")
+        at = at.replace("{customer_id}", examples.CUSTOMER_ID)
+        at = at.replace("{payment_method_id}", examples.METHOD_ID)
         for method in item.keys() & {"get", "head", "options"}:
             front.ask(method.upper(), at)
         for method in {"PUT", "DELETE", "PATCH"} - {known.upper() for known in item}:
