@@ -8,6 +8,7 @@ from processor.psp.interface import (
     ActionRequired,
     Advanced,
     Approved,
+    Awaited,
     Declined,
     Done,
     Outcome,
@@ -71,6 +72,7 @@ WAITING = payment_intent(status="requires_action", next_action=redirect_to("http
         (CAPTURE, CAPTURED, Done(PI, 1500, "USD")),
         (CANCEL, VOIDED, Done(PI, 2000, "USD")),
         (REFUND, REFUNDED, Done("re_1Nispe2eZvKYlo2Cd31jOCgZ", 1000, "USD")),
+        (REFUND, REFUNDED | {"status": "pending"}, Awaited("re_1Nispe2eZvKYlo2Cd31jOCgZ")),
     ],
 )
 async def test_what_was_done_is_told_as_stripe_tells_it(
@@ -102,7 +104,7 @@ async def test_what_was_done_is_told_as_stripe_tells_it(
         (REFUND, refund()),
         (REFUND, REFUNDED | {"amount": 999}),
         (REFUND, REFUNDED | {"payment_intent": "pi_another"}),
-        (REFUND, REFUNDED | {"status": "pending"}),
+        (REFUND, REFUNDED | {"status": "requires_action"}),
         (REFUND, [REFUNDED]),
     ],
 )

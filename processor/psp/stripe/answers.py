@@ -13,6 +13,7 @@ import stripe
 
 from processor.psp.interface import (
     Advanced,
+    Awaited,
     Declined,
     Outcome,
     Retryable,
@@ -133,6 +134,10 @@ def _of_refund(sent: Sent, refund: Refund) -> Outcome:
             return done(refund.id, refund.amount, refund.currency)
         case "failed" | "canceled" as status:
             return Declined(refund.failure_reason or f"refund_{status}", f"The refund {status} at Stripe.")
+        case (
+            "pending"
+        ):  # on its way to the card's bank; an event tells, or the look-up after the patience is over
+            return Awaited(refund.id)
         case status:
             return Unknown(f"the refund is {status}", refund.id)
 
