@@ -23,6 +23,7 @@ from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.asking import CANCEL, CAPTURE, REFUND, drain
 from tests.integration.processor.conftest import Bench
 from tollgate import topics
+from tollgate.local.ports import PortPlan
 from tollgate.status import NAME
 from tollgate.v1.payment_pb2 import Capture, Payment
 
@@ -144,6 +145,7 @@ def test_the_document_is_whole_and_names_the_topic_as_it_is_made() -> None:
     assert (CHANNEL["address"], CHANNEL["bindings"]["kafka"]["partitions"]) == (topic.name, topic.partitions)
     assert topic.config["retention.ms"] == str(30 * 24 * 3600 * 1000)
     assert "30 days" in CHANNEL["description"]
+    assert DOCUMENT["servers"]["local"]["host"] == f"127.0.0.1:{PortPlan().kafka}"
 
 
 def test_the_payment_of_an_event_is_the_payment_of_the_http_interface_without_its_secret() -> None:
