@@ -22,6 +22,7 @@ help:
 	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
 	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
+	@echo 'make processor-rounds [ROUNDS=… SEED=…] a fault at a step of the pipeline, round by round; goes on too'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
 	@echo 'make check                       ruff, mypy, fresh generated code'
@@ -74,6 +75,12 @@ fault-kafka: $(VENV)/.installed-dev
 # Counts add up over runs in benchmarks/results/kill-rounds.json; the default test run plays 8 rounds of a fixed seed.
 kill-rounds: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.killing --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
+
+# A fault at a step of the pipeline in each round; counts add up in benchmarks/results/processor-rounds.json. The
+# default test run plays 8 rounds of a fixed seed.
+.PHONY: processor-rounds
+processor-rounds: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fault.effects --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 # Shards are added, killed and removed under load; the default test run does the same with fewer payments.
 scale-out: $(VENV)/.installed-dev

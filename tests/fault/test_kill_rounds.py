@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault.campaign import Results
 from tests.fault.killing.plan import KAFKA, SHARD, TAILER, kills_of
-from tests.fault.killing.results import Results, Run
+from tests.fault.killing.results import Run
 from tests.fault.killing.rig import Round, kill_rig
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
@@ -35,13 +36,13 @@ def test_after_every_kill_the_log_and_kafka_agree_record_by_record(tmp_path: Pat
 def test_a_campaign_goes_on_where_it_was_cut_off_and_counts_add_up_over_commits(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for commit, rounds in (("first", 3), ("second", 4)):
-        results = Results.load(path)
+        results = Results.load("make kill-rounds", path, Run)
         run = results.begin(Run(commit, SEED, results.played(SEED), "a machine"))
         for number in range(run.first, run.first + rounds):
             kills = kills_of(SEED, number)
             run.add(Round(kills, accepted=10, cut=1, changes=10, repeats=2, seconds=1.0))
             results.save()
-    results = Results.load(path)
+    results = Results.load("make kill-rounds", path, Run)
     pieces = [(run.commit, run.first, run.rounds) for run in results.runs]
     assert pieces == [("first", 0, 3), ("second", 3, 4)]
     assert results.played(SEED) == 7
