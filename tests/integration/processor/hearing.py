@@ -39,7 +39,13 @@ async def apply_all(bench: Bench) -> None:
 
 async def let_waiting_be_due(bench: Bench) -> None:
     """As if the time had come on Postgres' clock."""
-    await bench.pool.execute("UPDATE webhook_inbox SET due_at = now() WHERE due_at IS NOT NULL")
+    await bench.pool.execute(
+        """WITH waiting AS (
+            SELECT psp, event_id FROM webhook_inbox WHERE due_at IS NOT NULL FOR UPDATE SKIP LOCKED
+        )
+        UPDATE webhook_inbox AS w SET due_at = now()
+        FROM waiting WHERE w.psp = waiting.psp AND w.event_id = waiting.event_id"""
+    )
 
 
 async def event(bench: Bench, event_id: str) -> Record:
