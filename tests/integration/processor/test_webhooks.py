@@ -88,8 +88,14 @@ async def test_received_is_told_apart_from_applied(bench: Bench) -> None:
     assert (applied["checkout_id"], applied["operation_id"]) == ("checkout-0001", "payment")
 
 
-async def test_an_answer_that_comes_after_the_webhook_is_late_evidence(bench: Bench) -> None:
-    """The call is under way while the webhook decides."""
+@pytest.mark.parametrize(
+    ("capture", "told_as"),
+    [(Capture.CAPTURE_AUTOMATIC, "succeeded"), (Capture.CAPTURE_MANUAL, "authorized")],
+)
+async def test_an_answer_that_comes_after_the_webhook_is_late_evidence(
+    bench: Bench, capture: Capture.ValueType, told_as: str
+) -> None:
+    """The call is under way while the webhook decides; an authorization leaves its operation open."""
     answering = asyncio.Event()
     send = bench.psp.send
 
@@ -99,18 +105,20 @@ async def test_an_answer_that_comes_after_the_webhook_is_late_evidence(bench: Be
         return outcome
 
     bench.psp.send = slow  # type: ignore[method-assign, assignment]
-    await bench.take_in(change_record(accepted_payment()))
+    await bench.take_in(change_record(accepted_payment(capture=capture)))
     executing = asyncio.create_task(bench.run_due())
     async with asyncio.timeout(10):
         while not bench.psp.sent:
             await asyncio.sleep(POLL_S)
-    assert await told(bench, charge_told("succeeded")) == ["applied"]
+    assert await told(bench, charge_told(told_as)) == ["applied"]
     answering.set()
     await executing
     attempt = await bench.pool.fetchrow("SELECT outcome, late FROM attempts")
     assert attempt is not None
     assert (attempt["outcome"], attempt["late"]) == ("approved", True)
-    assert (await bench.payment())["version"] == 3
+    row = await bench.payment()
+    assert (row["status"], row["version"]) == (told_as, 3)
+    assert (await bench.operation())["parked_reason"] is None
     assert await anomalies(bench) == []
 
 
