@@ -151,11 +151,10 @@ async def _serve(
         for lane in lanes:
             lane.wake()
         relay.wake()
-        inbox.wake()
 
     server = await start_ledger(section.grpc, pool, owners.owner, clock, on_stored)
     stack.push_async_callback(server.stop, _CLOSE_S)
-    intake = Intake(pool, publisher, clock, on_stored)
+    intake = Intake(pool, publisher, clock, on_stored, inbox.wake)
     consumer = ChangeConsumer(
         settings.kafka_bootstrap, intake.handle, section.intake_batch_max, section.instance
     )

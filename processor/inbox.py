@@ -1,8 +1,9 @@
 """Webhooks that were received are applied as answers are, by the same rules, in one transaction with the
 event itself.
 
-Woken by intake, and polls for what became due by itself. What Postgres refuses is found by applying one by
-one, and set aside with an alarm. A crash leaves the event due; what is applied twice changes nothing.
+Woken by intake when it brought webhooks; polls for what became due by itself, or because its payment came.
+What Postgres refuses is found by applying one by one, and set aside with an alarm. A crash leaves the event
+due; what is applied twice changes nothing.
 """
 
 from __future__ import annotations

@@ -35,15 +35,23 @@ Parsed = tuple[ChangeRecord, Acceptance | ReceivedWebhook]
 
 
 class Intake:
-    """`on_stored` is called after each commit that brought something new."""
+    """`on_stored` is called after each commit that brought something new; `on_webhooks` after those that
+    brought a webhook.
+    """
 
     def __init__(
-        self, pool: Pool, publisher: Publishing, clock: Clock, on_stored: Callable[[], None]
+        self,
+        pool: Pool,
+        publisher: Publishing,
+        clock: Clock,
+        on_stored: Callable[[], None],
+        on_webhooks: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._publisher = publisher
         self._clock = clock
         self._on_stored = on_stored
+        self._on_webhooks = on_webhooks
 
     async def handle(self, records: Sequence[ChangeRecord]) -> None:
         """Everything in `records` is durable when it returns. Raises OperationalError to be called again."""
@@ -69,6 +77,8 @@ class Intake:
         if returned:
             await mark_taken_in(self._pool, list(returned), now_us)
         self._on_stored()
+        if any(isinstance(change, ReceivedWebhook) for _record, change in good):
+            self._on_webhooks()
 
     async def _open_letters(self, records: Sequence[ChangeRecord]) -> OpenLetters:
         if not await any_open(self._pool):

@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from processor.intake import Intake
 from processor.psp.interface import Resolution
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.fixtures.shard import POLL_S
@@ -248,6 +249,21 @@ async def test_another_psp_can_not_speak_for_a_payment(bench: Bench) -> None:
     await inbox.apply_due()
     assert (await standing(bench))[0] == "processing"
     assert (await event(bench, "evt_1"))["result"] is None
+
+
+async def test_only_webhooks_wake_the_inbox(bench: Bench) -> None:
+    woken: list[str] = []
+    intake = Intake(
+        bench.pool,
+        bench.publisher,
+        bench.clock,
+        lambda: woken.append("dispatch"),
+        lambda: woken.append("inbox"),
+    )
+    await intake.handle([change_record(accepted_payment())])
+    assert woken == ["dispatch"]
+    await intake.handle([webhook_record("evt_1", charge_told("succeeded"))])
+    assert woken[1:] == ["dispatch", "inbox"]
 
 
 async def test_what_can_not_be_read_is_kept_and_stops_nothing(bench: Bench) -> None:
