@@ -88,8 +88,11 @@ ORDER BY o.merchant, o.checkout_id, o.id
 FOR UPDATE OF o
 """
 
+# The token rises here too: a conclusion whose commit was not heard of comes again, and must not be decided on
+# what it wrote itself.
 _CONCLUDE: Final = """
 UPDATE operations AS o SET
+    fencing_token = o.fencing_token + 1,
     status = d.status, failure_code = d.failure_code, failure_message = d.failure_message,
     claimable_at = now() + make_interval(secs => d.claim_after_s),
     parked_reason = d.parked_reason,

@@ -12,10 +12,11 @@ from processor.outcome import Decision
 from processor.psp.interface import Outcome, PspRequest
 from processor.storage.attempts import NewAttempt, store_attempts
 from processor.storage.database import Pool
-from processor.storage.operations import claim
+from processor.storage.operations import claim, conclude
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench, bench_on
 from tollgate.errors import OperationalError
+from tollgate.v1.payment_pb2 import Capture
 
 
 class Killed(BaseException):
@@ -104,6 +105,40 @@ async def test_killed_while_postgres_refuses_the_outcome(
     payment = await bench.payment()
     assert payment["status"] == "succeeded"
     assert len(bench.psp.effects) == 1
+
+
+@pytest.mark.parametrize(
+    ("capture", "answer", "status"),
+    [
+        (Capture.CAPTURE_AUTOMATIC, "approve", "succeeded"),
+        (Capture.CAPTURE_MANUAL, "approve", "authorized"),
+        (Capture.CAPTURE_MANUAL, "action", "requires_action"),
+    ],
+)
+async def test_an_outcome_whose_commit_was_not_heard_of_is_decided_once(
+    bench: Bench, capture: Capture.ValueType, answer: str, status: str
+) -> None:
+    unheard = 0
+
+    async def conclude_unheard(*arguments: object) -> object:
+        """Committed, but the connection ends before Postgres' answer is there."""
+        nonlocal unheard
+        committed = await conclude(*arguments)  # type: ignore[arg-type]
+        unheard += 1
+        if unheard == 1:
+            raise OperationalError("The connection ended.")
+        return committed
+
+    bench.psp.script.append(answer)
+    await bench.take_in(change_record(accepted_payment(capture=capture)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.commit.conclude", conclude_unheard)
+        await bench.run_due()
+    assert unheard == 2
+    payment, operation = await bench.payment(), await bench.operation()
+    assert (payment["status"], payment["version"]) == (status, 3)
+    assert operation["parked_reason"] is None
+    assert await bench.pool.fetchval("SELECT count(*) FROM anomalies") == 0
 
 
 async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
