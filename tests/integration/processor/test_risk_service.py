@@ -37,7 +37,7 @@ RULES = Rules.model_validate(
 CUSTOMER = RULES.velocity[0]
 
 
-def made(number: int, customer: str = "cus_1", merchant: str = "acme") -> Payment:
+def made(number: int, customer: str = "customer-1", merchant: str = "acme") -> Payment:
     payment = accepted_payment(f"checkout-{number:04d}", merchant=merchant)
     payment.customer_id = customer
     return payment
@@ -86,7 +86,7 @@ async def test_two_that_count_one_customer_at_once_never_miss_each_other_s_payme
             *(
                 count_sightings(
                     pools[number % 3],
-                    [Question("acme", f"checkout-{number:04d}", "customer", "cus_1", 3600.0, 1000)],
+                    [Question("acme", f"checkout-{number:04d}", "customer", "customer-1", 3600.0, 1000)],
                 )
                 for number in range(90)
             )
@@ -107,7 +107,7 @@ async def test_only_the_same_customer_of_the_same_merchant_within_the_window_cou
     async with counting(pool) as counts:
         for number in range(4):
             await count_of(counts, made(number))
-        assert await count_of(counts, made(10, customer="cus_2")) == 1
+        assert await count_of(counts, made(10, customer="customer-2")) == 1
         assert await count_of(counts, made(11, merchant="other")) == 1
         await pool.execute("UPDATE risk.sightings SET seen_at = seen_at - interval '2 hours'")
         assert await count_of(counts, made(12)) == 1
@@ -173,7 +173,7 @@ async def test_the_service_in_its_own_process_assesses_dies_and_comes_back(
     tmp_path: Path, migrated_dsn: str
 ) -> None:
     rules = tmp_path / "rules.toml"
-    rules.write_text('[deny]\ncustomers = ["cus_bad"]\n')
+    rules.write_text('[deny]\ncustomers = ["customer-bad"]\n')
     address, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     part = Part(
         name="risk",
@@ -193,7 +193,7 @@ async def test_the_service_in_its_own_process_assesses_dies_and_comes_back(
     try:
         await process.wait_ready(part, running, timeout_s=30)
         assert not (await remote.assess(made(1))).declined
-        denied = await remote.assess(made(2, customer="cus_bad"))
+        denied = await remote.assess(made(2, customer="customer-bad"))
         assert (denied.score, denied.reasons, denied.declined) == (99, ("denied_customer",), True)
         running.kill()
         running.wait()
