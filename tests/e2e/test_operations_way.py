@@ -89,18 +89,42 @@ def test_the_same_key_again_is_the_same_operation_with_one_effect(stack: Running
     assert [effect["type"] for effect in stack.effects(checkout_id)] == ["charge", "refund"]
 
 
-def test_a_payment_that_waits_for_its_payer_shows_him_where_and_can_be_canceled(stack: RunningStack) -> None:
-    checkout_id = paid(stack, "requires_action", payment_method="pm_action")
+def at_the_page(stack: RunningStack, checkout_id: str, method: str, said: str = "") -> bytes:
+    """What the payer is shown where the payment sends him."""
     action = read(stack, checkout_id)["next_action"]
     assert action["type"] == "redirect"
     page = urlsplit(action["url"])
     connection = HTTPConnection(page.netloc, timeout=10)
     try:
-        connection.request("GET", page.path)
-        shown = connection.getresponse()
-        assert (shown.status, b"Confirm the payment" in shown.read()) == (200, True)
+        connection.request(method, page.path, said or None)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read()
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "capture", "status", "effects"),
+    [
+        ("outcome=approve", "automatic", "succeeded", ["charge"]),
+        ("outcome=approve", "manual", "authorized", ["authorization"]),
+        ("outcome=decline", "automatic", "failed", []),
+    ],
+)
+def test_a_payment_goes_on_as_its_payer_decides_on_the_page(
+    stack: RunningStack, said: str, capture: str, status: str, effects: list[str]
+) -> None:
+    checkout_id = paid(stack, "requires_action", payment_method="pm_action", capture=capture)
+    at_the_page(stack, checkout_id, "POST", said)
+    wait_until(lambda: stack.status_of(checkout_id) == status, status)
+    assert read(stack, checkout_id)["next_action"] is None
+    assert [effect["type"] for effect in stack.effects(checkout_id)] == effects
+
+
+def test_a_payment_that_waits_for_its_payer_shows_him_where_and_can_be_canceled(stack: RunningStack) -> None:
+    checkout_id = paid(stack, "requires_action", payment_method="pm_action")
+    assert b"Confirm the payment" in at_the_page(stack, checkout_id, "GET")
     assert ended(stack, operate(stack, checkout_id, "cancel", "cancel-1"))["status"] == "succeeded"
     wait_until(lambda: stack.status_of(checkout_id) == "canceled", "canceled")
     again = operate(stack, checkout_id, "cancel", "cancel-2")
@@ -150,6 +174,20 @@ def test_every_shard_answers_for_any_payment(stack: RunningStack) -> None:
             assert connection.getresponse().status == 200
         finally:
             connection.close()
+
+
+def test_the_commands_follow_an_operation_to_its_end(stack: RunningStack) -> None:
+    checkout_id = paid(stack, "authorized", capture="manual")
+    captured = stack.tollgate("capture", checkout_id, "--amount", "1000")
+    assert (captured.returncode, "capture of 1000" in captured.stdout) == (0, True), captured.stderr
+    wait_until(lambda: stack.status_of(checkout_id) == "succeeded", "captured")
+    for _ in range(2):
+        refunded = stack.tollgate("refund", checkout_id, "--key", "once", "--reason", "torn")
+        assert (refunded.returncode, "succeeded" in refunded.stdout) == (0, True), refunded.stderr
+    wait_until(lambda: stack.status_of(checkout_id) == "refunded", "refunded")
+    refused = stack.tollgate("cancel", checkout_id)
+    assert (refused.returncode, "invalid_transition" in refused.stderr) == (1, True)
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_operation_right_after_the_202_is_taken_or_asked_for_again(stack: RunningStack) -> None:

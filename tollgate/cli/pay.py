@@ -70,7 +70,7 @@ def pay(
     except RejectedInput as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(EXIT_INPUT) from None
-    stack = _running_stack(data_dir)
+    stack = running_stack(data_dir)
     many = file is not None or count is not None
     runner = _pay_many if many else _pay_one
     report = uvloop.run(runner(stack, orders, concurrency, timeout, rng, console))
@@ -80,7 +80,7 @@ def pay(
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def _running_stack(data_dir: Path | None) -> StackJson:
+def running_stack(data_dir: Path | None) -> StackJson:
     path = choose_data_dir(data_dir).stack_json
     stack = read_stack_json(path)
     if stack is None:

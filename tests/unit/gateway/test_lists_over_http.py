@@ -9,6 +9,7 @@ import pytest
 
 from gateway.http.message import Response
 from gateway.list_requests import cursor_of
+from gateway.openapi.examples import CURSOR
 from tests.fixtures.shard import (
     API_KEY,
     MERCHANT,
@@ -141,6 +142,7 @@ async def test_every_wrong_parameter_is_listed_and_nothing_repeated(
         cursor_of(ListPlace(created_at_us=-1, checkout_id="order-0001")),
         cursor_of(ListPlace(created_at_us=2**62, checkout_id="order-0001")),
         cursor_of(ListPlace(created_at_us=1, checkout_id="order-0001")) + "A",
+        CURSOR[:-1] + "R",  # the same bytes, written otherwise
     ],
 )
 async def test_a_cursor_that_nobody_gave_is_refused(shard: InProcessShard, cursor: str) -> None:

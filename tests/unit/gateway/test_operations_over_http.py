@@ -23,6 +23,7 @@ from tests.fixtures.shard import (
 )
 from tollgate.ids import payment_key
 from tollgate.status import AUTHORIZED, FAILED, PENDING, SUCCEEDED, StatusValue
+from tollgate.v1.ledger_pb2 import RequestOperationResponse
 from tollgate.v1.payment_pb2 import Capture, OperationStatus, Payment
 
 ID = "order-0001"
@@ -313,6 +314,24 @@ async def test_an_ended_operation_is_told_without_the_ledger(shard: InProcessSha
 async def test_an_operation_that_is_not_there_is_404(shard: InProcessShard, operation: str) -> None:
     known(shard, SUCCEEDED)
     assert_problem(await shard.send("GET", f"{PATH}/operations/{operation}", BEARER), 404, "not_found")
+
+
+async def test_what_came_of_it_is_on_disk_here_before_it_is_answered(shard: InProcessShard) -> None:
+    await shard.post(ID)
+    known(shard, AUTHORIZED)
+    accepted = document(await ask(shard, "capture"))
+    assert document(await shard.get(ID))["operations"] == [accepted]
+    changed = await change(shard, {"description": "shoes"}, '"3"')
+    assert document(await shard.get(ID)) == document(changed)
+    assert shard.ledger.asked == 2, "nothing was looked up"
+
+
+async def test_an_answer_of_the_ledger_that_is_none_is_a_defect_and_no_promise(
+    shard: InProcessShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = RequestOperationResponse()
+    monkeypatch.setattr(shard.ledger.deciding, "request_operation", lambda _request: nothing)
+    assert_problem(await ask(shard, "capture"), 500, "internal")
 
 
 async def test_what_a_shard_does_not_own_it_tells_and_does_not_keep(shard: InProcessShard) -> None:
