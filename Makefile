@@ -25,6 +25,7 @@ help:
 	@echo 'make processor-rounds [ROUNDS=… SEED=…] a fault at a step of the pipeline, round by round; goes on too'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
+	@echo 'make stripe-crashes [SEEDS=100]  die around calls to a Stripe without idempotency keys'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -91,6 +92,11 @@ scale-out: $(VENV)/.installed-dev
 .PHONY: budget
 budget: $(VENV)/.installed-dev
 	BUDGET_PAYMENTS=60 $(BIN)/pytest tests/integration/processor/test_budget_over_processors.py $(ARGS)
+
+.PHONY: stripe-crashes
+# Processors that die around every second call to localstripe; the default test run draws one of these.
+stripe-crashes: $(VENV)/.installed-dev
+	STRIPE_CRASH_SEEDS=$(or $(SEEDS),100) $(BIN)/pytest tests/integration/processor/test_stripe_crashes.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

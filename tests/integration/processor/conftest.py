@@ -129,7 +129,7 @@ async def bench(pool: Pool) -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def bench_on(pool: Pool, psp: PspDouble, clock: FakeClock) -> AsyncIterator[Bench]:
+async def bench_on(pool: Pool, psp: PspDouble, clock: FakeClock, sends_max: int = 3) -> AsyncIterator[Bench]:
     health = Health()
     publisher = FakePublisher()
     committed: list[Committed] = []
@@ -140,7 +140,7 @@ async def bench_on(pool: Pool, psp: PspDouble, clock: FakeClock) -> AsyncIterato
         committer=committer,
         adapters=adapters,
         assessor=RuleAssessor(decline_at=80),
-        judge=Judge(RetryPolicy(sends_max=3), clock, lambda: 0.0, lambda name: adapters[name].plan),
+        judge=Judge(RetryPolicy(sends_max=sends_max), clock, lambda: 0.0, lambda name: adapters[name].plan),
         timing=Timing(lease_s=15.0, psp_timeout_s=5.0),
         clock=clock,
         health=health,
