@@ -18,13 +18,15 @@ from tests.fixtures.shard import (
     InProcessShard,
     assert_problem,
     document,
+    fields_of,
     header,
     in_process_shard,
+    known,
 )
 from tollgate.ids import payment_key
 from tollgate.status import AUTHORIZED, FAILED, PENDING, SUCCEEDED, StatusValue
 from tollgate.v1.ledger_pb2 import RequestOperationResponse
-from tollgate.v1.payment_pb2 import Capture, OperationStatus, Payment
+from tollgate.v1.payment_pb2 import OperationStatus, Payment
 
 ID = "order-0001"
 PATH = f"/v1/payments/{ID}"
@@ -39,24 +41,6 @@ async def shard(tmp_path: Path) -> InProcessShard:
     return in_process_shard(tmp_path)
 
 
-def known(shard: InProcessShard, status: StatusValue, checkout_id: str = ID, version: int = 2) -> None:
-    """To the Ledger, and to nobody else."""
-    shard.ledger.has(
-        Payment(
-            merchant=MERCHANT,
-            checkout_id=checkout_id,
-            status=status,
-            version=version,
-            amount=1999,
-            currency="EUR",
-            capture=Capture.CAPTURE_MANUAL,
-            captured_amount=1999 if status == SUCCEEDED else 0,
-            created_at_us=shard.clock.now_us(),
-            updated_at_us=shard.clock.now_us(),
-        )
-    )
-
-
 async def ask(
     shard: InProcessShard,
     what: str,
@@ -67,10 +51,6 @@ async def ask(
     sent = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     given = (BEARER, *((JSON,) if sent else ()), *((key,) if key else ()), *headers)
     return await shard.send("POST", f"{PATH}/{what}", *given, body=sent)
-
-
-def fields_of(response: Response) -> list[str]:
-    return [error["field"] for error in document(response)["errors"]]
 
 
 async def test_a_capture_is_accepted_shown_and_told_by_its_address(shard: InProcessShard) -> None:
@@ -321,9 +301,7 @@ async def test_what_came_of_it_is_on_disk_here_before_it_is_answered(shard: InPr
     known(shard, AUTHORIZED)
     accepted = document(await ask(shard, "capture"))
     assert document(await shard.get(ID))["operations"] == [accepted]
-    changed = await change(shard, {"description": "shoes"}, '"3"')
-    assert document(await shard.get(ID)) == document(changed)
-    assert shard.ledger.asked == 2, "nothing was looked up"
+    assert shard.ledger.asked == 1, "nothing was looked up"
 
 
 async def test_an_answer_of_the_ledger_that_is_none_is_a_defect_and_no_promise(
@@ -339,64 +317,3 @@ async def test_what_a_shard_does_not_own_it_tells_and_does_not_keep(shard: InPro
     known(shard, AUTHORIZED)
     assert (await ask(shard, "capture")).status == 202
     assert shard.committer.read(payment_key(MERCHANT, ID)) is None
-
-
-async def change(shard: InProcessShard, body: object, *tags: str, checkout_id: str = ID) -> Response:
-    headers = (BEARER, JSON, *(("If-Match", tag) for tag in tags))
-    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await shard.send("PATCH", f"/v1/payments/{checkout_id}", *headers, body=sent)
-
-
-async def test_a_change_is_the_payments_next_version(shard: InProcessShard) -> None:
-    known(shard, SUCCEEDED)
-    changed = await change(shard, {"description": "shoes", "metadata": {"a": "b"}}, '"2"')
-    assert (changed.status, header(changed, "etag")) == (200, '"3"')
-    told = document(changed)
-    assert (told["description"], told["metadata"], told["version"]) == ("shoes", {"a": "b"}, 3)
-    assert document(await shard.get(ID)) == told
-    assert_problem(await change(shard, {"description": "boots"}, '"2"'), 412, "version_mismatch")
-    only = document(await change(shard, {"metadata": None}, '"3"'))
-    assert (only["description"], only["metadata"]) == ("shoes", {})
-    assert document(await change(shard, {"description": None}, '"4"'))["description"] is None
-
-
-@pytest.mark.parametrize("tag", ['W/"2"', '"1"', '"02"', '"x"', '""', f'"{"9" * 30}"'])
-async def test_a_tag_that_is_not_the_payments_is_412(shard: InProcessShard, tag: str) -> None:
-    known(shard, SUCCEEDED)
-    assert_problem(await change(shard, {"description": "x"}, tag), 412, "version_mismatch")
-
-
-@pytest.mark.parametrize("tags", [("*",), ("2",), ('"2", "3"',), ('"2"', '"2"')])
-async def test_a_change_is_of_one_version(shard: InProcessShard, tags: tuple[str, ...]) -> None:
-    known(shard, SUCCEEDED)
-    refused = await change(shard, {"description": "x", "metadata": 1}, *tags)
-    assert_problem(refused, 400, "invalid_request")
-    assert fields_of(refused) == ["metadata", "If-Match"]
-
-
-async def test_a_change_without_the_version_that_was_read_is_428(shard: InProcessShard) -> None:
-    known(shard, SUCCEEDED)
-    assert_problem(await change(shard, {"description": "x"}), 428, "precondition_required")
-    assert shard.ledger.asked == 0
-
-
-@pytest.mark.parametrize(
-    ("body", "fields"),
-    [
-        ({}, ["body"]),
-        ({"amount": 1}, ["amount", "body"]),
-        ({"description": "a" * 501, "metadata": {"a" * 41: "b"}}, ["description", "metadata"]),
-        ({"metadata": {str(n): "" for n in range(21)}}, ["metadata"]),
-        ({"metadata": {"pan": "1"}}, ["metadata"]),
-        (b'{"metadata": {"a": "1", "a": "1"}}', ["metadata"]),
-        ({"description": PAN}, ["description"]),
-    ],
-)
-async def test_every_wrong_field_of_a_change_is_listed(
-    shard: InProcessShard, body: object, fields: list[str]
-) -> None:
-    known(shard, SUCCEEDED)
-    refused = await change(shard, body, '"2"')
-    assert_problem(refused, 400, "invalid_request")
-    assert set(fields_of(refused)) <= set(fields)
-    assert PAN.encode() not in refused.body
