@@ -50,7 +50,14 @@ _LOOK_EVERY_S: Final = 0.03
 _STEP_S_MAX: Final = 5.0  # what was longer between two looks, everything stood still in
 _ASKED_S: Final = 5.0
 _ASKED_AGAIN_S: Final = 0.05
-_UNREACHABLE: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# The last is what asyncpg says of a connection that broke in the middle of an exchange.
+_UNREACHABLE: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,
+)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,7 @@ class Rig:
                 self._looking = await asyncpg.connect(self.postgres.dsn, timeout=_ASKED_S)
             return await look(self._looking)
         except _UNREACHABLE:
+            await self.close()
             return False
 
     async def _problems(self, name: str, wanted: Sequence[Purchase]) -> tuple[list[str], dict[str, int]]:
@@ -188,6 +196,7 @@ class Rig:
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.terminate()
+            self._looking = None
 
 
 @asynccontextmanager
@@ -195,14 +204,12 @@ async def _opened(folder: Path, processors: int) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         kafka = embedded_kafka(folder)
         stack.push_async_callback(asyncio.to_thread, kafka.kill)
-        await asyncio.to_thread(kafka.start)
-        await asyncio.to_thread(ensure_topics, kafka.bootstrap, embedded=True)
         postgres = OwnPostgres(folder, free_port())
         stack.push_async_callback(postgres.stop)
-        await postgres.start()
         simulator = RunningSimulator(folder)
         stack.push_async_callback(simulator.stop)
-        await simulator.ready()
+        await asyncio.gather(asyncio.to_thread(kafka.start), postgres.start(), simulator.ready())
+        await asyncio.to_thread(ensure_topics, kafka.bootstrap, embedded=True)
         trap = Trap()
         psp_port = urlsplit(simulator.url).port or 0
         # The last one joins and leaves as rounds want it.
