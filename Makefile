@@ -85,7 +85,7 @@ processor-rounds: $(VENV)/.installed-dev
 
 # Shards are added, killed and removed under load; the default test run does the same with fewer payments.
 scale-out: $(VENV)/.installed-dev
-	SCALE_OUT_STRICT=1 SCALE_OUT_PER_SECOND=500 SCALE_OUT_PIECE=3000 SCALE_OUT_SEED=$(SEED) SCALE_OUT_CUT_OFF=add,remove \
+	SCALE_OUT_STRICT=1 SCALE_OUT_PER_SECOND=500 SCALE_OUT_PIECE=3000 SCALE_OUT_SEED=$(SEED) \
 		$(BIN)/pytest -s tests/fault/test_scale_out.py $(ARGS)
 
 # The default test run pays six.

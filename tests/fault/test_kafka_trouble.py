@@ -96,6 +96,7 @@ def test_an_outage_costs_nothing_but_time_and_payments_go_on_before_in_and_after
         assert both.cdc.metric("tollgate_cdc_producer_restarts_total") == 0, "an outage breaks no producer"
 
 
+@in_the_campaign
 def test_a_bound_on_what_waits_refuses_new_payments_alone_and_ends_by_itself(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_broker_that_hangs_and_dies_again_and_again_loses_nothing(
         assert set(payers.answers.values()) == {202}, f"seed {seed}"
 
 
+@in_the_campaign
 def test_a_change_that_is_too_large_halts_there_until_the_topic_takes_it(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
@@ -190,7 +192,6 @@ def test_a_change_that_is_too_large_halts_there_until_the_topic_takes_it(
         both.assert_everything_arrived()
 
 
-@in_the_campaign
 @in_the_campaign
 def test_small_batches_are_made_for_a_topic_that_takes_no_large_ones(
     kafka: EmbeddedKafka, tmp_path: Path

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 SEED = 20261121
 _PAYERS = 4
-_PAID_BETWEEN_KILLS = 40
+_PAID_BETWEEN_KILLS = 25
 _BACK_S = 40.0
 _SHARD = 22
 

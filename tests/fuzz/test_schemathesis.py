@@ -21,7 +21,7 @@ from tollgate.v1.payment_pb2 import Capture, Payment
 
 FOLDER = Path(__file__).parent
 SEED = os.environ.get("TOLLGATE_FUZZ_SEED", "20261121")
-EXAMPLES = int(os.environ.get("TOLLGATE_FUZZ_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("TOLLGATE_FUZZ_EXAMPLES", "4"))
 SMALL = EXAMPLES <= 8
 
 # What the examples name: else none of them would find anything.
