@@ -65,7 +65,7 @@ fuzz: $(VENV)/.installed-dev
 # Every fault of the disk, and files broken with many seeds; the default run has one of each kind.
 fault-disk: $(VENV)/.installed-dev
 	DISK_FAULT_SEEDS=$(or $(SEEDS),20) $(BIN)/pytest tests/fault/test_disk_faults.py tests/fault/test_corrupt_store.py \
-		tests/fault/test_full_volume.py $(ARGS)
+		tests/fault/test_full_volume.py tests/fault/test_lost_volumes.py $(ARGS)
 
 # Every answer of a broker before and after the append, storms of them, outages, three nodes; DOWN is seconds.
 fault-kafka: $(VENV)/.installed-dev

@@ -6,6 +6,7 @@ had shown how long that was.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ def checkout_ids(records: list[Shipped]) -> set[str]:
     return {Change.FromString(record.value).acceptance.checkout_id for record in records}
 
 
+@pytest.mark.skipif("DISK_FAULT_SEEDS" not in os.environ, reason="takes long: make fault-disk")
 def test_with_ack_replicated_every_202_survives_the_loss_of_the_volume(tmp_path: Path) -> None:
     kafka = embedded_kafka(tmp_path)
     kafka.start()
