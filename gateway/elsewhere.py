@@ -38,6 +38,7 @@ _SILENCE_S: Final = 1.0
 # A payment is usually in Postgres that soon after its acceptance; when not, the Ledger has much to do.
 _ASK_AGAIN_S_MIN: Final = 0.1
 _ASK_AGAIN_S_MAX: Final = 1.0
+_WAITING_MAX: Final = 64  # reads at once: each holds one of the 512 places that nginx has for a shard
 
 
 class Ledger(Protocol):
@@ -97,6 +98,7 @@ class Elsewhere:
         self._refreshed: Recently[None] = Recently(clock, policy.refresh_after_s, _KEPT_MAX)
         self._in_flight = 0
         self._refreshing = 0
+        self._waiting = 0
         self._silent_until = 0.0
 
     async def learned(self, payment: Payment) -> None:
@@ -183,8 +185,12 @@ class Elsewhere:
         self._in_flight += 1
         try:
             said = await self._ask_all(merchant, checkout_id, shards)
-            if said is Absence.SILENT and shipped_within_s:
-                said = await self._once_shipped(merchant, checkout_id, shipped_within_s)
+            if said is Absence.SILENT and shipped_within_s and self._waiting < _WAITING_MAX:
+                self._waiting += 1
+                try:
+                    said = await self._once_shipped(merchant, checkout_id, shipped_within_s)
+                finally:
+                    self._waiting -= 1
         finally:
             self._in_flight -= 1
         self._metrics.look_ups.labels(question=question, outcome=_name(said)).inc()

@@ -167,6 +167,18 @@ async def test_a_dead_shard_is_waited_for_within_a_bound_and_not_while_the_ledge
     assert shard.ledger.asked == 5
 
 
+async def test_few_reads_wait_for_a_dead_shard_at_once(tmp_path: Path) -> None:
+    shard = in_process_shard(tmp_path, look_ups=LookUpSettings(shipped_within_s=10))
+    shard.ring.set(ring_of((0, 3), (0, 1, 3)))
+    shard.others[0].silent = True
+    waiting = [asyncio.ensure_future(shard.get(ANOTHERS)) for _ in range(64)]
+    while shard.ledger.asked < 128:
+        await asyncio.sleep(POLL_S)
+    assert_problem(await shard.get(ANOTHERS), 503, "owner_unavailable")
+    shard.ledger.has(await accepted_elsewhere(shard, ANOTHERS, 1))
+    assert {response.status for response in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_alone_and_without_a_ledger_nothing_can_be_called_unknown(tmp_path: Path) -> None:
     shard = in_process_shard(tmp_path)
     assert_problem(await shard.get(OWNED), 404, "not_found")
