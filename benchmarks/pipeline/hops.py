@@ -30,12 +30,12 @@ LEFT JOIN LATERAL (
     WHERE (outbox.merchant, outbox.checkout_id) = (payments.merchant, payments.checkout_id)
     ORDER BY outbox.version DESC LIMIT 1
 ) AS outbox ON true
-WHERE payments.created_at >= $1
+WHERE payments.created_at >= to_timestamp($1)
 """
 _STANDING: Final = """
 SELECT count(*) AS ingested, count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
        count(*) FILTER (WHERE status NOT IN ('pending', 'processing', 'succeeded')) AS otherwise
-FROM payments WHERE created_at >= $1
+FROM payments WHERE created_at >= to_timestamp($1)
 """
 HOPS: Final = (
     "durable on the shard",
@@ -73,14 +73,14 @@ class Spread:
 
 async def standing(connection: asyncpg.Connection, since: float) -> Standing:
     """Of the payments accepted since then (seconds of the Unix epoch)."""
-    row = await connection.fetchrow(_STANDING.replace("$1", "to_timestamp($1)"), since)
+    row = await connection.fetchrow(_STANDING, since)
     assert row is not None
     return Standing(row["ingested"], row["succeeded"], row["otherwise"])
 
 
 async def hops(connection: asyncpg.Connection, since: float) -> dict[str, Spread]:
     """By hop, the time since the one before; and `WHOLE`. Of payments that went all the way."""
-    rows = await connection.fetch(_OF_EACH.replace("$1", "to_timestamp($1)"), since)
+    rows = await connection.fetch(_OF_EACH, since)
     spans: dict[str, list[float]] = {name: [] for name in (*HOPS, WHOLE)}
     for row in rows:
         times = list(row)

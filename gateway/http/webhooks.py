@@ -13,20 +13,17 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from starlette.requests import Request as StarletteRequest
-from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
 
 from gateway.committer import Committer
-from gateway.errors import NoRoom, NotReady
+from gateway.errors import NoRoom
 from gateway.health import Health
-from gateway.http.cold import original, to_starlette
+from gateway.http.cold import cold_route
 from gateway.http.message import Headers, Request, Response
 from gateway.http.payments import BODY_BYTES_MAX
 from gateway.http.problems import Problem
 from gateway.planner import WebhookReceipt
 from tollgate.clock import Clock
-from tollgate.errors import Overloaded
 from tollgate.telemetry import traceparent_or_new
 from tollgate.webhooks.interface import Malformed, Unverified, WebhookVerifier
 
@@ -57,18 +54,11 @@ class WebhookHandlers:
         self._endpoints = endpoints
 
     def route(self) -> Route:
-        return Route(PATH, self._answer, methods=["POST"], name="webhook")
+        return cold_route("POST", PATH, "webhook", self.receive)
 
-    async def _answer(self, request: StarletteRequest) -> StarletteResponse:
-        try:
-            return to_starlette(await self.receive(request.path_params["psp"], original(request)))
-        except NotReady as error:
-            raise Problem("not_ready", error.message) from error
-        except Overloaded as error:
-            raise Problem("overloaded", error.message) from error
-
-    async def receive(self, psp: str, request: Request) -> Response:
+    async def receive(self, request: Request, named: Mapping[str, str]) -> Response:
         """Durable when it returns. Raises Problem, NotReady and Overloaded."""
+        psp = named["psp"]
         endpoint = self._endpoints.get(psp)
         if endpoint is None:
             raise Problem("not_found", "No webhooks of a PSP of this name are taken here.")
