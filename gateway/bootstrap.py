@@ -18,6 +18,7 @@ from gateway.errors import StoreFailed
 from gateway.flusher import Flusher, ThreadFlusher
 from gateway.headroom import Headroom, HeadroomPolicy
 from gateway.health import Health, Patience
+from gateway.http.access import Access
 from gateway.http.cold import ColdApp
 from gateway.http.documents import document_routes
 from gateway.http.operations import OperationHandlers
@@ -273,9 +274,10 @@ def build_http(
     )
     calls = LedgerCalls(ledger, metrics, settings.ledger.in_flight_max)
     metrics.watch("tollgate_ledger_calls_in_flight", "Under way for clients", lambda: calls.in_flight)
-    operations = OperationHandlers(payments, calls, elsewhere, health, limits)
+    access = Access(payments.authenticate, health, limits)
+    operations = OperationHandlers(payments, calls, elsewhere, access)
     webhooks = WebhookHandlers(committer, health, clock, webhook_endpoints(settings))
-    kept = VaultHandlers(payments, calls, vault, health, limits, lambda: f"shard-{secrets.token_hex(16)}")
+    kept = VaultHandlers(calls, vault, access, lambda: f"shard-{secrets.token_hex(16)}")
     hand_over = committer.hand_over if replication is None else replication.hand_over
     loop = asyncio.get_running_loop()
     return HttpApp(

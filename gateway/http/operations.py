@@ -17,7 +17,7 @@ from msgspec import UnsetType
 from starlette.routing import Route
 
 from gateway.elsewhere import Elsewhere
-from gateway.health import Health
+from gateway.http.access import Access
 from gateway.http.cold import cold_route
 from gateway.http.message import Asking, Request, Response
 from gateway.http.payments import COME_AGAIN, JSON, NO_STORE, PaymentHandlers, check_id, json_body
@@ -25,7 +25,6 @@ from gateway.http.problems import Problem
 from gateway.ledger_calls import LedgerCalls
 from gateway.list_requests import cursor_of, read_list_query
 from gateway.operation_requests import IDEMPOTENCY_KEY_HEADER, IF_MATCH_HEADER, read_change, read_operation
-from gateway.rate_limits import KeyLimits
 from gateway.strict_json import Rejected
 from tollgate.payment_json import operation_document
 from tollgate.v1.ledger_pb2 import (
@@ -54,14 +53,12 @@ class OperationHandlers:
         payments: PaymentHandlers,
         ledger: LedgerCalls,
         elsewhere: Elsewhere,
-        health: Health,
-        limits: KeyLimits | None,
+        access: Access,
     ) -> None:
         self._payments = payments
         self._ledger = ledger
         self._elsewhere = elsewhere
-        self._health = health
-        self._limits = limits
+        self._access = access
 
     def routes(self) -> list[Route]:
         kinds = {
@@ -115,7 +112,7 @@ class OperationHandlers:
         return await self._said_no(merchant, checkout_id, answer.refusal)
 
     async def _find(self, request: Request, named: Mapping[str, str]) -> Response:
-        merchant, checkout_id = self._reader(request), named["id"]
+        merchant, checkout_id = self._access.reader(request.headers), named["id"]
         check_id(request.headers, checkout_id)
         operation_id = named["operation"]
         if not _OPERATION_ID.fullmatch(operation_id):
@@ -159,7 +156,7 @@ class OperationHandlers:
         return await self._said_no(merchant, checkout_id, answer.refusal)
 
     async def _list(self, request: Request) -> Response:
-        wanted = read_list_query(request.query, self._reader(request))
+        wanted = read_list_query(request.query, self._access.reader(request.headers))
         if isinstance(wanted, Rejected):
             raise Problem(
                 "invalid_request", "Correct every parameter that is listed.", errors=wanted.problems
@@ -173,18 +170,8 @@ class OperationHandlers:
 
     def _writer(self, request: Request, checkout_id: str) -> str:
         """The merchant who may ask for something to be done to this payment."""
-        self._health.check_readable()
-        merchant = self._payments.authenticate(request.headers).merchant
-        if self._limits is not None:
-            self._limits.check_post(merchant)
+        merchant = self._access.writer(request.headers)
         check_id(request.headers, checkout_id)
-        return merchant
-
-    def _reader(self, request: Request) -> str:
-        self._health.check_readable()
-        merchant = self._payments.authenticate(request.headers).merchant
-        if self._limits is not None:
-            self._limits.check_get(merchant)
         return merchant
 
     async def _said_no(self, merchant: str, checkout_id: str, refusal: Refusal) -> NoReturn:

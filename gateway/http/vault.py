@@ -12,15 +12,14 @@ from typing import Final, Protocol
 import orjson
 from starlette.routing import Route
 
-from gateway.health import Health
+from gateway.http.access import Access
 from gateway.http.cold import cold_resource
 from gateway.http.message import Request, Response
-from gateway.http.payments import JSON, NO_STORE, PaymentHandlers, json_body
+from gateway.http.payments import JSON, NO_STORE, json_body
 from gateway.http.problems import Problem
 from gateway.ledger_calls import LedgerCalls
 from gateway.list_requests import cursor_of
 from gateway.operation_requests import IDEMPOTENCY_KEY_HEADER
-from gateway.rate_limits import KeyLimits
 from gateway.strict_json import Rejected
 from gateway.vault_requests import ID, PageWanted, read_customer, read_page, read_payment_method
 from tollgate.v1.ledger_pb2 import (
@@ -81,18 +80,14 @@ class VaultHandlers:
 
     def __init__(
         self,
-        payments: PaymentHandlers,
         calls: LedgerCalls,
         vault: AskedVault,
-        health: Health,
-        limits: KeyLimits | None,
+        access: Access,
         new_key: Callable[[], str],
     ) -> None:
-        self._payments = payments
         self._calls = calls
         self._vault = vault
-        self._health = health
-        self._limits = limits
+        self._access = access
         self._new_key = new_key
 
     def routes(self) -> list[Route]:
@@ -112,7 +107,7 @@ class VaultHandlers:
         ]
 
     async def _create_customer(self, request: Request, _named: Mapping[str, str]) -> Response:
-        merchant = self._writer(request)
+        merchant = self._access.writer(request.headers)
         wanted = read_customer(json_body(request), request.headers.get_all(_KEY))
         if isinstance(wanted, Rejected):
             raise _refused(wanted)
@@ -131,7 +126,7 @@ class VaultHandlers:
         raise _said_no(answer.refusal)
 
     async def _find_customer(self, request: Request, named: Mapping[str, str]) -> Response:
-        asked = FindCustomerRequest(merchant=self._reader(request), id=_id(named))
+        asked = FindCustomerRequest(merchant=self._access.reader(request.headers), id=_id(named))
         _no_query(request)
         answer = await self._calls.ask("find_customer", self._vault.find_customer, asked)
         if not answer.HasField("customer"):
@@ -139,7 +134,7 @@ class VaultHandlers:
         return _told(200, customer_document(answer.customer))
 
     async def _list_customers(self, request: Request, _named: Mapping[str, str]) -> Response:
-        merchant = self._reader(request)
+        merchant = self._access.reader(request.headers)
         wanted = _page(request, of_customers=True)
         asked = ListCustomersRequest(merchant=merchant, limit=wanted.limit, after=wanted.after)
         page = await self._calls.ask("list_customers", self._vault.list_customers, asked)
@@ -147,7 +142,7 @@ class VaultHandlers:
         return _listed([customer_document(customer) for customer in page.customers], following)
 
     async def _create_method(self, request: Request, _named: Mapping[str, str]) -> Response:
-        merchant = self._writer(request)
+        merchant = self._access.writer(request.headers)
         wanted = read_payment_method(json_body(request), request.headers.get_all(_KEY))
         if isinstance(wanted, Rejected):
             raise _refused(wanted)
@@ -166,7 +161,7 @@ class VaultHandlers:
         raise _said_no(answer.refusal)
 
     async def _find_method(self, request: Request, named: Mapping[str, str]) -> Response:
-        asked = FindPaymentMethodRequest(merchant=self._reader(request), id=_id(named))
+        asked = FindPaymentMethodRequest(merchant=self._access.reader(request.headers), id=_id(named))
         _no_query(request)
         answer = await self._calls.ask("find_payment_method", self._vault.find_payment_method, asked)
         if not answer.HasField("payment_method"):
@@ -174,7 +169,7 @@ class VaultHandlers:
         return _told(200, payment_method_document(answer.payment_method))
 
     async def _list_methods(self, request: Request, _named: Mapping[str, str]) -> Response:
-        merchant = self._reader(request)
+        merchant = self._access.reader(request.headers)
         wanted = _page(request, of_customers=False)
         asked = ListPaymentMethodsRequest(
             merchant=merchant, customer_id=wanted.customer_id, limit=wanted.limit, after=wanted.after
@@ -185,27 +180,12 @@ class VaultHandlers:
 
     async def _delete_method(self, request: Request, named: Mapping[str, str]) -> Response:
         """Done already is done: a client that heard no answer deletes again."""
-        asked = DeletePaymentMethodRequest(merchant=self._writer(request), id=_id(named))
+        asked = DeletePaymentMethodRequest(merchant=self._access.writer(request.headers), id=_id(named))
         _no_query(request)
         answer = await self._calls.ask("delete_payment_method", self._vault.delete_payment_method, asked)
         if not answer.found:
             raise _not_found()
         return Response(204, [NO_STORE], b"")
-
-    def _writer(self, request: Request) -> str:
-        """The merchant, who may."""
-        self._health.check_readable()
-        merchant = self._payments.authenticate(request.headers).merchant
-        if self._limits is not None:
-            self._limits.check_post(merchant)
-        return merchant
-
-    def _reader(self, request: Request) -> str:
-        self._health.check_readable()
-        merchant = self._payments.authenticate(request.headers).merchant
-        if self._limits is not None:
-            self._limits.check_get(merchant)
-        return merchant
 
 
 def _id(named: Mapping[str, str]) -> str:
