@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "capture": "tollgate.cli.operate:capture",
     "cancel": "tollgate.cli.operate:cancel",
     "refund": "tollgate.cli.operate:refund",
+    "verify": "tollgate.cli.verify:verify",
     "cdc": "tollgate.cli.cdc:app",
     "shards": "tollgate.cli.shards:app",
     "dlq": "tollgate.cli.dlq:app",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -21,6 +22,7 @@ from tollgate.cli.pay_one import POLLING as ONE_POLLING
 from tollgate.cli.pay_one import gather_hops, pay_and_watch, print_hops
 from tollgate.cli.pay_orders import Order, generate_orders, read_orders
 from tollgate.cli.pay_report import Report, print_report
+from tollgate.client_log import ClientLog
 from tollgate.clock import SystemClock
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.local.paths import choose_data_dir
@@ -44,6 +46,10 @@ def pay(
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="At once, with --file and --count.")] = 16,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same payments and ids.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds from first send to end, each.")] = 120.0,
+    client_log: Annotated[
+        Path | None,
+        typer.Option("--client-log", help="Add every answer to this file; see `tollgate verify`."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -73,7 +79,8 @@ def pay(
     stack = running_stack(data_dir)
     many = file is not None or count is not None
     runner = _pay_many if many else _pay_one
-    report = uvloop.run(runner(stack, orders, concurrency, timeout, rng, console))
+    with _opened(client_log, stack) as log:
+        report = uvloop.run(runner(stack, orders, concurrency, timeout, rng, console, log))
     if as_json:
         typer.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
     if not report.ok:
@@ -92,6 +99,14 @@ def running_stack(data_dir: Path | None) -> StackJson:
     return stack
 
 
+def _opened(path: Path | None, stack: StackJson) -> AbstractContextManager[ClientLog | None]:
+    if path is None:
+        return nullcontext()
+    from tollgate.cli.verify import leak_scan
+
+    return ClientLog(path, stack.merchant, leak_scan(stack).in_text)
+
+
 async def _pay_one(
     stack: StackJson,
     orders: list[Order],
@@ -99,8 +114,9 @@ async def _pay_one(
     timeout_s: float,
     rng: random.Random,
     console: Console,
+    log: ClientLog | None,
 ) -> Report:
-    async with _client(stack, 1, timeout_s, ONE_POLLING, rng) as client:
+    async with _client(stack, 1, timeout_s, ONE_POLLING, rng, log) as client:
         started = time.monotonic()
         paid, seen = await pay_and_watch(client, orders[0], console)
         duration_s = time.monotonic() - started
@@ -123,6 +139,7 @@ async def _pay_many(
     timeout_s: float,
     rng: random.Random,
     console: Console,
+    log: ClientLog | None,
 ) -> Report:
     started = time.monotonic()
     with _progress(console) as progress:
@@ -134,7 +151,7 @@ async def _pay_many(
             retries += paid.retries
             progress.update(bar, advance=1, retries=retries)
 
-        async with _client(stack, concurrency, timeout_s, MANY_POLLING, rng) as client:
+        async with _client(stack, concurrency, timeout_s, MANY_POLLING, rng, log) as client:
             paid = await pay_all(client, orders, concurrency, on_paid)
         duration_s = time.monotonic() - started
         progress.update(bar, description="checking in Postgres and at the PSP")
@@ -144,7 +161,12 @@ async def _pay_many(
 
 
 def _client(
-    stack: StackJson, concurrency: int, timeout_s: float, polling: Polling, rng: random.Random
+    stack: StackJson,
+    concurrency: int,
+    timeout_s: float,
+    polling: Polling,
+    rng: random.Random,
+    log: ClientLog | None,
 ) -> PayClient:
     return PayClient(
         stack.base_url,
@@ -154,6 +176,7 @@ def _client(
         polling=polling,
         clock=SystemClock(),
         rng=rng,
+        log=log,
     )
 
 

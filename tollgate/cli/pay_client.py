@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
 from tollgate.cli.pay_orders import Order
+from tollgate.client_log import ClientLog
 from tollgate.clock import Clock
 from tollgate.status import BY_NAME, OPEN, REQUIRES_ACTION, StatusValue
 
@@ -68,12 +70,15 @@ class PayClient:
         polling: Polling,
         clock: Clock,
         rng: random.Random,
+        log: ClientLog | None = None,
     ) -> None:
+        """Every answer is written to `log`."""
         self._payments = base_url.rstrip("/") + "/v1/payments"
         self._timeout_s = timeout_s
         self._polling = polling
         self._clock = clock
         self._rng = rng
+        self._log = log
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=concurrency),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S),
@@ -104,7 +109,7 @@ class PayClient:
 
     async def _submit(self, paid: Paid, started: float, deadline: float) -> bool:
         headers = {"X-PAYMENT-CHECKOUT-ID": paid.order.checkout_id}
-        while (answer := await self._call("POST", self._payments, headers, paid.order.raw)).must_retry:
+        while (answer := await self._call("POST", self._payments, headers, paid.order)).must_retry:
             paid.retries += 1
             if not await self._back_off(paid.retries, deadline):
                 paid.refusal = f"no acceptance within {self._timeout_s:g} s; the last try: {answer.problem}"
@@ -126,7 +131,8 @@ class PayClient:
                 return
             await asyncio.sleep(wait_s)
             wait_s = min(self._polling.max_s, wait_s * self._polling.growth)
-            answer = await self._call("GET", url, {"If-None-Match": f'"{paid.payment["version"]}"'}, None)
+            etag = {"If-None-Match": f'"{paid.payment["version"]}"'}
+            answer = await self._call("GET", url, etag, paid.order)
             if answer.must_retry or answer.status == 404:  # 404: its shard is a moment behind, or it is lost
                 paid.retries += 1
                 wait_s = max(wait_s, BACKOFF_MIN_S)
@@ -144,12 +150,29 @@ class PayClient:
         await asyncio.sleep(wait_s)
         return True
 
-    async def _call(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> _Answer:
+    async def _call(self, method: str, url: str, headers: dict[str, str], order: Order) -> _Answer:
+        sent_us = self._clock.now_us()
+        body = order.raw if method == "POST" else None
+        raw, etag = b"", ""
         try:
             async with self._session.request(method, url, headers=headers, data=body) as response:
-                return _Answer(response.status, _document(await response.read()))
+                raw, etag = await response.read(), response.headers.get("ETag", "")
+                answer = _Answer(response.status, _document(raw))
         except (aiohttp.ClientError, TimeoutError) as error:
-            return _Answer(0, {"detail": f"no answer ({type(error).__name__})"})
+            answer = _Answer(0, {"detail": f"no answer ({type(error).__name__})"})
+        if self._log is not None:
+            self._log.write(
+                sent_us=sent_us,
+                at_us=self._clock.now_us(),
+                method=method,
+                path=urlsplit(url).path,
+                status=answer.status,
+                body=raw,
+                checkout_id=order.checkout_id,
+                request=None if body is None else orjson.loads(body),
+                etag=etag,
+            )
+        return answer
 
 
 @dataclass(frozen=True)

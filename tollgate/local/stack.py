@@ -202,7 +202,7 @@ def _shard(settings: StackSettings, shard: ShardEntry, api_key: str) -> Part:
             "TOLLGATE_SHARD__HTTP": shard.name,
             "TOLLGATE_LEDGER__TARGETS": _ledger_targets(settings),
             "TOLLGATE_CLIENT_SECRET_KEY": _derived(api_key, "client secrets").hex(),
-            "TOLLGATE_PSP__SIMULATOR__WEBHOOK_SECRET": _webhook_secret(api_key),
+            "TOLLGATE_PSP__SIMULATOR__WEBHOOK_SECRET": webhook_secret(api_key),
             "TOLLGATE_PSP__DEFAULT": os.environ.get("TOLLGATE_PSP__DEFAULT", "simulator"),
             # `up` begins with 200 MB: it must not then refuse every payment.
             "TOLLGATE_SHARD__DISK_FREE_MIN": os.environ.get("TOLLGATE_SHARD__DISK_FREE_MIN", "128MiB"),
@@ -262,7 +262,7 @@ def _simulator(settings: StackSettings, api_key: str) -> Part:
             "TOLLGATE_SIMULATOR__DATA_DIR": str(settings.paths.simulator),
             "TOLLGATE_SIMULATOR__PUBLIC_URL": settings.simulator_url,
             "TOLLGATE_SIMULATOR__WEBHOOK_URL": f"{settings.base_url}/v1/webhooks/simulator",
-            "TOLLGATE_SIMULATOR__WEBHOOK_SECRET": _webhook_secret(api_key),
+            "TOLLGATE_SIMULATOR__WEBHOOK_SECRET": webhook_secret(api_key),
         },
     )
 
@@ -296,7 +296,7 @@ def _development(api_key: str) -> dict[str, str]:
     return {"TOLLGATE_DEVELOPMENT__API_KEY": api_key, "TOLLGATE_DEVELOPMENT__MERCHANT": MERCHANT}
 
 
-def _webhook_secret(api_key: str) -> str:
+def webhook_secret(api_key: str) -> str:
     return "whsec_" + base64.b64encode(_derived(api_key, "simulator's webhooks")).decode()
 
 
