@@ -23,6 +23,7 @@ help:
 	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
 	@echo 'make processor-rounds [ROUNDS=… SEED=…] a fault at a step of the pipeline, round by round; goes on too'
+	@echo 'make simulate [SEED=…] [STEPS=…] [SEEDS=…] the whole core on a virtual machine, one seed or many'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
 	@echo 'make stripe-crashes [SEEDS=100]  die around calls to a Stripe without idempotency keys'
@@ -82,6 +83,12 @@ kill-rounds: $(VENV)/.installed-dev
 .PHONY: processor-rounds
 processor-rounds: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.effects --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
+
+# The whole core in one process on a virtual clock, disk and network. One seed, or with SEEDS as many from SEED on: those
+# add up over runs in benchmarks/results/simulation.json. The default test run plays 50 seeds.
+.PHONY: simulate
+simulate: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.simulation --seed $(SEED) --steps $(or $(STEPS),1000) $(if $(SEEDS),--rounds $(SEEDS)) $(ARGS)
 
 # Shards are added, killed and removed under load; the default test run does the same with fewer payments.
 scale-out: $(VENV)/.installed-dev

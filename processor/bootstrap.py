@@ -11,6 +11,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from random import SystemRandom
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ from processor.risk.remote import RemoteAssessor
 from processor.risk.rules_file import load_rules
 from processor.risk.velocity import SharedCounts
 from processor.settings import AdyenSection, ProcessorSettings, StripeSection, secret_in
-from processor.storage.database import Pool, open_pool
+from processor.storage.database import Pool, connect, open_pool
 from processor.storage.merchants import upsert_merchant
 from processor.storage.migrate import migrate
 from tollgate.clock import Clock, SystemClock
@@ -105,7 +106,8 @@ async def _serve(
     owners = RingOwners(settings.ring_file, clock)
 
     relay_policy = RelayPolicy(section.relay_batch_max, section.relay_poll_interval_s)
-    relay = Relay(settings.postgres_dsn, publisher, owners.owner, relay_policy, clock, health)
+    open_session = partial(connect, settings.postgres_dsn)
+    relay = Relay(open_session, publisher, owners.owner, relay_policy, clock, health)
 
     def on_committed(committed: Committed) -> None:
         relay.wake()

@@ -56,11 +56,19 @@ _KIND: Final = {number: kind for kind, number in OPERATION_TYPE.items()}
 class LedgerService(LedgerServicer):
     """`on_accepted`: an operation is due and a version is to be told, so dispatcher and relay are woken."""
 
-    def __init__(self, pool: Pool, owner_of: OwnerOf, clock: Clock, on_accepted: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        owner_of: OwnerOf,
+        clock: Clock,
+        on_accepted: Callable[[], None],
+        new_operation_id: Callable[[], str] = lambda: f"op_{secrets.token_hex(12)}",
+    ) -> None:
         self._pool = pool
         self._owner_of = owner_of
         self._clock = clock
         self._on_accepted = on_accepted
+        self._new_operation_id = new_operation_id
 
     async def FindPayment(
         self,
@@ -104,7 +112,7 @@ class LedgerService(LedgerServicer):
                 "An operation has a type, a key and no amount below 1. Report this: the shard checks it.",
             )
         wanted = Wanted(_KIND[request.type], amount, request.reason, request.idempotency_key)
-        new_id = f"op_{secrets.token_hex(12)}"
+        new_id = self._new_operation_id()
         deciding = request_operation(
             self._pool, request.merchant, request.checkout_id, wanted, new_id, self._clock.now_us()
         )

@@ -14,7 +14,7 @@ still loses its session, and its slices go to the living.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,7 @@ from processor import metrics
 from processor.event import event_record, status_record
 from processor.kafka.producer import Outgoing, Publishing
 from processor.patience import Health, patient_wait
-from processor.storage.database import Connection, connect, keep_alive
+from processor.storage.database import Connection, keep_alive
 from processor.storage.outbox import (
     Entry,
     Resend,
@@ -102,14 +102,15 @@ class Relay:
 
     def __init__(
         self,
-        dsn: str,
+        open_session: Callable[[], Awaitable[Connection]],
         publisher: Publishing,
         owner_of: OwnerOf,
         policy: RelayPolicy,
         clock: Clock,
         health: Health,
     ) -> None:
-        self._dsn = dsn
+        """`open_session` raises OperationalError while Postgres can't be reached."""
+        self._open_session = open_session
         self._publisher = publisher
         self._owner_of = owner_of
         self._policy = policy
@@ -125,7 +126,7 @@ class Relay:
         wait = patient_wait()
         while True:
             try:
-                connection = await connect(self._dsn)
+                connection = await self._open_session()
             except OperationalError as error:
                 self._health.report("relay", error.message)
                 await asyncio.sleep(wait.next())

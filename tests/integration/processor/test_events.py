@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -71,7 +72,12 @@ async def everything_that_happens(bench: Bench) -> dict[str, str]:
 async def test_every_type_is_sent_as_it_is_described_and_no_other(bench: Bench, migrated_dsn: str) -> None:
     ids = await everything_that_happens(bench)
     relay = Relay(
-        migrated_dsn, bench.publisher, lambda _: None, RelayPolicy(500, 0.05), bench.clock, Health()
+        partial(connect, migrated_dsn),
+        bench.publisher,
+        lambda _: None,
+        RelayPolicy(500, 0.05),
+        bench.clock,
+        Health(),
     )
     session = await connect(migrated_dsn)
     await relay.relay_once(session, range(SLICES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -37,7 +38,7 @@ async def session(migrated_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg
 
 def relay_of(bench: Bench, dsn: str) -> Relay:
     policy = RelayPolicy(batch_max=100, poll_interval_s=0.05)
-    return Relay(dsn, bench.publisher, lambda _: 7, policy, bench.clock, Health())
+    return Relay(partial(connect, dsn), bench.publisher, lambda _: 7, policy, bench.clock, Health())
 
 
 def versions(events: Iterable[Outgoing]) -> list[int]:
