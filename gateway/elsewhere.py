@@ -101,14 +101,16 @@ class Elsewhere:
         self._waiting = 0
         self._silent_until = 0.0
 
-    async def learned(self, payment: Payment) -> None:
-        """What the Ledger told of itself is on disk, where it belongs here, before it is told on. Best
-        effort: it comes over `payments.status` too.
+    async def learned(self, payment: Payment) -> bool:
+        """What others told is on disk, where it belongs here, before it is told on: else the next read would
+        show it older. Best effort: it comes over `payments.status` too. False when the disk takes too long.
         """
-        if self._ring.owners.is_own(payment.checkout_id):
+        if self._ring.owners.is_own(payment.checkout_id):  # elsewhere it would grow old unseen
             kept = self._keep(payment)
             if kept is not None:
                 await asyncio.wait({kept}, timeout=self._policy.timeout_s)
+                return kept.done()
+        return True
 
     @property
     def in_flight(self) -> int:
@@ -125,7 +127,10 @@ class Elsewhere:
         if self._is_denied(payment_key(merchant, checkout_id)):
             return None
         said = await self._look_up("accept", merchant, checkout_id, shards)
-        return said if isinstance(said, Payment) else None
+        if not isinstance(said, Payment):
+            return None
+        await self.learned(said)
+        return said
 
     async def before_denying(self, merchant: str, checkout_id: str) -> Answer:
         """UNKNOWN only when the Ledger and every shard that may have it have said no, at most 1 s ago."""
@@ -135,6 +140,8 @@ class Elsewhere:
         owners = self._ring.owners
         asked = owners.asked_before_denying(checkout_id)
         said = await self._look_up("deny", merchant, checkout_id, asked, self._policy.shipped_within_s)
+        if isinstance(said, Payment):
+            await self.learned(said)
         if said is not Absence.UNKNOWN:
             return said
         if owners.version != self._ring.owners.version:  # others may have it by now, and were not asked
@@ -151,7 +158,7 @@ class Elsewhere:
         return payment_key(payment.merchant, payment.checkout_id) not in self._refreshed
 
     async def refreshed(self, payment: Payment) -> Payment:
-        """As the Ledger has it, if that is newer; the payment itself if not or if nobody can say."""
+        """As the Ledger has it, if that is newer and on disk here too; else the payment itself."""
         if self._is_busy_refreshing():  # since `is_stale` was asked
             return payment
         self._refreshed.put(payment_key(payment.merchant, payment.checkout_id), None)
@@ -162,7 +169,9 @@ class Elsewhere:
             self._refreshing -= 1
         if said is Absence.SILENT:
             self._silent_until = self._clock.monotonic() + _SILENCE_S
-        return said if isinstance(said, Payment) and said.version > payment.version else payment
+        if not isinstance(said, Payment) or said.version <= payment.version:
+            return payment
+        return said if await self.learned(said) else payment
 
     def _is_busy_refreshing(self) -> bool:
         return self._refreshing >= _REFRESHES_MAX or self._clock.monotonic() < self._silent_until
@@ -194,8 +203,6 @@ class Elsewhere:
         finally:
             self._in_flight -= 1
         self._metrics.look_ups.labels(question=question, outcome=_name(said)).inc()
-        if isinstance(said, Payment) and self._ring.owners.is_own(checkout_id):
-            self._keep(said)  # here its news arrive; elsewhere it would grow old unseen
         return said
 
     async def _ask_all(self, merchant: str, checkout_id: str, shards: Sequence[str]) -> Answer:

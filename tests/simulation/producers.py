@@ -65,7 +65,7 @@ class SimPublisher:
     async def restart(self, topic: Topic) -> int:
         self._generation += 1
         self._producer.end()
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self._broker.delay_us() / 1e6)
         self._producer = Producer(self._broker)
         self._queued = 0
         self.broken = None
