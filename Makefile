@@ -9,7 +9,7 @@ ROUNDS ?= 300
 SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help up down check test fault-disk fault-kafka kill-rounds scale-out fuzz bench bench-gateway bench-overload bench-scale bench-ack bench-cdc bench-pipeline proto lock
@@ -59,7 +59,7 @@ FUZZ_FOLDER := $(VENV)/fuzz
 fuzz: $(VENV)/.installed-dev
 	TOLLGATE_FUZZ_COUNT=$(COUNT) TOLLGATE_FUZZ_WIRE=$(WIRE) TOLLGATE_FUZZ_EXAMPLES=200 $(BIN)/pytest tests/fuzz $(ARGS)
 	@mkdir -p $(FUZZ_FOLDER)
-	@if $(INSTALL) --only-binary :all: --require-hashes -r requirements-fuzz.lock 2>/dev/null; then \
+	@if $(PIP) --only-binary :all: --require-hashes -r requirements-fuzz.lock 2>/dev/null; then \
 		$(BIN)/python -m tests.fuzz.atheris_admission $(FUZZ_FOLDER) tests/fuzz/corpus -dict=tests/fuzz/admission.dict \
 			-artifact_prefix=$(FUZZ_FOLDER)/ -max_len=4096 -max_total_time=$(SECONDS); \
 	else echo 'atheris has no wheel for this Python and platform: the coverage-guided part is skipped'; fi
@@ -141,6 +141,7 @@ lock: $(VENV)/.installed-dev
 	$(COMPILE) pyproject.toml --extra local --extra dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra local -c requirements-dev.lock -o requirements.lock
 	echo 'atheris==3.0.0' | $(COMPILE) - -o requirements-fuzz.lock
+	echo uv | $(COMPILE) - -c requirements-dev.lock -o requirements-uv.lock
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -148,13 +149,21 @@ $(BIN)/python:
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What is installed is exactly what the lock names, hash by hash; then the checkout itself, without asking a registry.
-$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	$(INSTALL) --require-hashes -r requirements.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+# What is installed is exactly what the lock names, hash by hash; then the checkout itself, without asking a registry. uv
+# takes seconds of CPU where pip takes most of a minute; pip is for where only pip knows the way to its registry.
+define install
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) || \
+		{ echo 'uv could not install $(1): pip tries, which takes longer'; $(PIP) --require-hashes -r $(1); }
+	$(PIP) --no-deps --no-build-isolation --editable .
+endef
+
+$(BIN)/uv: | $(BIN)/python
+	$(PIP) --require-hashes -r requirements-uv.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/uv
+	$(call install,requirements.lock)
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
-	$(INSTALL) --require-hashes -r requirements-dev.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/uv
+	$(call install,requirements-dev.lock)
 	@touch $@ $(VENV)/.installed
