@@ -45,7 +45,7 @@ _METADATA_VALUE: Final = _tag(MetadataEntry, "value", _LENGTH_DELIMITED)
 _FINGERPRINT: Final = _tag(Payment, "fingerprint", _LENGTH_DELIMITED)
 _TRACEPARENT: Final = _tag(Payment, "traceparent", _LENGTH_DELIMITED)
 _CREATED_AT: Final = _tag(Payment, "created_at_us", _VARINT)
-_UPDATED_AT: Final = _tag(Payment, "updated_at_us", _VARINT)
+UPDATED_AT: Final = _tag(Payment, "updated_at_us", _VARINT)
 _EXPIRES_AT: Final = _tag(Payment, "expires_at_us", _VARINT)
 _CHANGE_KEY: Final = _tag(Change, "key", _LENGTH_DELIMITED)
 _CHANGE_SEQUENCE: Final = _tag(Change, "sequence", _VARINT)
@@ -88,7 +88,7 @@ def accepted_payment(
         trace,
         _CREATED_AT,
         created_at,
-        _UPDATED_AT,
+        UPDATED_AT,
         created_at,
         _EXPIRES_AT,
         _moment(expires_at_us),

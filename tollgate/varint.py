@@ -11,3 +11,14 @@ def varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def varint_at(raw: bytes, at: int) -> int:
+    """The one that begins at `at`; one that is cut off at the end is read as far as it goes."""
+    value = shift = 0
+    for byte in raw[at : at + 10]:
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return value

@@ -38,7 +38,8 @@ def page(document: dict[str, Any]) -> Page:
         lstrip_blocks=True,
     )
     shown = _Shown(document)
-    environment.filters |= {"prose": _prose, "json": _json, "rule": shown.rule, "curl": shown.curl}
+    environment.filters |= {"prose": _prose, "json": _json, "at_slashes": _at_slashes}
+    environment.filters |= {"rule": shown.rule, "curl": shown.curl}
     html = environment.get_template("page.html.j2").render(
         document=document,
         style=Markup(style),  # noqa: S704 - our own file
@@ -172,6 +173,11 @@ def _prose(text: str) -> Markup:
         ]
         paragraphs.append(Markup("<p>{}</p>").format(Markup("").join(marked)))
     return Markup("\n").join(paragraphs)
+
+
+def _at_slashes(path: str) -> Markup:
+    """Where a path that is too long for its line is broken, rather than within a name."""
+    return Markup("<wbr>/").join(path.split("/"))
 
 
 def _json(value: object) -> str:

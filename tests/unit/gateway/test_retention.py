@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.change_log import RetentionPolicy
 from gateway.clock_trust import ClockTrust
 from gateway.planner import Acknowledgement, Snapshot, StatusBatch
-from gateway.retention import Retention, may_leave
+from gateway.retention import Retention, may_be_older, may_leave
 from gateway.store.memory import Disk
 from tests.fixtures.shard import MERCHANT, InProcessShard, in_process_shard
 from tollgate.ids import payment_key
@@ -33,6 +35,26 @@ def test_only_what_is_settled_and_old_may_leave(status: StatusValue) -> None:
     assert not may_leave(payment, older_than_us=100)
     payment.operations.append(Operation(status=OperationStatus.OPERATION_STATUS_PENDING))
     assert not may_leave(payment, older_than_us=101)
+
+
+@given(
+    st.integers(1, 2**62),
+    st.integers(0, 2**62),
+    st.integers(-2, 2),
+    st.text(st.sampled_from("a\x01\u0088\x7f"), max_size=40),
+)
+def test_no_old_payment_is_taken_for_a_young_one_whatever_its_texts_look_like(
+    updated_at_us: int, created_at_us: int, later: int, text: str
+) -> None:
+    payment = Payment(updated_at_us=updated_at_us, created_at_us=created_at_us, description=text)
+    than_us = updated_at_us + later
+    assert may_be_older(payment.SerializeToString(), than_us) or updated_at_us >= than_us
+
+
+def test_a_young_payment_is_known_without_being_made() -> None:
+    payment = Payment(updated_at_us=DAY_US, created_at_us=1, description="a tea", metadata=[])
+    assert not may_be_older(payment.SerializeToString(), DAY_US)
+    assert may_be_older(payment.SerializeToString(), DAY_US + 1)
 
 
 async def test_a_settled_payment_leaves_after_a_month_and_an_open_one_stays(tmp_path: Path) -> None:
