@@ -39,7 +39,7 @@ def may_be_older(raw: bytes, than_us: int) -> bool:
     if at < 0:
         return True
     while at >= 0:
-        if varint_at(raw, at + len(UPDATED_AT)) > than_us:
+        if varint_at(raw, at + len(UPDATED_AT)) < than_us:
             return True
         at = raw.find(UPDATED_AT, at + 1)
     return False
