@@ -4,7 +4,7 @@
   delays nothing; the id is accepted, and intake arbitrates.
 - Before a read is answered 404: has everybody said no? Who can't be asked may be a shard that has died: what
   it had accepted its tailer ships, so the Ledger is asked again for a moment before the read is refused.
-- When an open payment has stood still for a while: does the Ledger know better?
+- When an open payment has stood still for a while, or since before this process: does the Ledger know better?
 
 All are asked at once. Bounded: how many look-ups are under way, how long each takes, how many a no is kept
 for and how long, how often one payment is refreshed. It is all memory: nothing survives a crash, or has to.
@@ -94,6 +94,7 @@ class Elsewhere:
         self._metrics = metrics
         self._policy = policy
         self._refresh_after_us = round(policy.refresh_after_s * 1_000_000)
+        self._began_us = clock.now_us()
         self._noes: Recently[int] = Recently(clock, _NO_KEPT_S, _KEPT_MAX)  # by which version of the ring
         self._refreshed: Recently[None] = Recently(clock, policy.refresh_after_s, _KEPT_MAX)
         self._in_flight = 0
@@ -150,8 +151,13 @@ class Elsewhere:
         return said
 
     def is_stale(self, payment: Payment) -> bool:
-        """Whether an open payment stands still and was not refreshed of late. On the way of its reads."""
-        if payment.updated_at_us + self._refresh_after_us > self._clock.now_us():
+        """Whether an open payment stands still and was not refreshed of late. On the way of its reads.
+
+        One that has not moved since before this process began may have done so meanwhile, and others, who
+        answered in its place, may have told so: a client must not see it go back.
+        """
+        stands_until_us = payment.updated_at_us + self._refresh_after_us
+        if payment.updated_at_us >= self._began_us and stands_until_us > self._clock.now_us():
             return False
         if self._is_busy_refreshing():
             return False

@@ -309,6 +309,25 @@ async def test_an_open_payment_that_stands_still_is_refreshed_every_30_s(shard: 
     assert shard.ledger.asked == 2, "what is settled is not looked up"
 
 
+async def test_what_was_decided_before_this_shard_began_is_refreshed_at_its_first_read(
+    shard: InProcessShard,
+) -> None:
+    """While it was away others answered for it, and may have told more than it has heard of."""
+    before = await accepted_elsewhere(shard, MOVED, 2)
+    before.updated_at_us = shard.clock.now_us() - 1
+    shard.ledger.has(before)
+    assert header(await shard.get(MOVED), "etag") == '"2"'
+    kept = stored(shard, MOVED)
+    assert kept is not None
+    news = await accepted_elsewhere(shard, MOVED, 3)
+    news.status = Status.STATUS_AUTHORIZED
+    shard.ledger.has(news)
+    assert header(await shard.get(MOVED), "etag") == '"3"', "the Ledger was asked at once, not after 30 s"
+    known = shard.ledger.asked
+    assert header(await shard.get(MOVED), "etag") == '"3"'
+    assert shard.ledger.asked == known
+
+
 async def test_a_silent_ledger_is_asked_for_one_open_payment_a_second_and_for_few_at_a_time(
     shard: InProcessShard,
 ) -> None:
