@@ -24,6 +24,8 @@ help:
 	@echo 'make kill-rounds [ROUNDS=… SEED=…] kill -9 under load, round by round; goes on where it stopped'
 	@echo 'make processor-rounds [ROUNDS=… SEED=…] a fault at a step of the pipeline, round by round; goes on too'
 	@echo 'make simulate [SEED=…] [STEPS=…] [SEEDS=…] the whole core on a virtual machine, one seed or many'
+	@echo 'make campaign [SEED=… MINUTES=…] every fault over a whole stack under load, then tollgate verify; adds up too'
+	@echo 'make campaign-mutations          whether that finds deliberate bugs'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
 	@echo 'make stripe-crashes [SEEDS=100]  die around calls to a Stripe without idempotency keys'
@@ -89,6 +91,16 @@ processor-rounds: $(VENV)/.installed-dev
 .PHONY: simulate
 simulate: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.simulation --seed $(SEED) --steps $(or $(STEPS),1000) $(if $(SEEDS),--rounds $(SEEDS)) $(ARGS)
+
+# Storms of every fault over a whole stack under load, then `tollgate verify`; MINUTES of a seed are played, five at most in
+# one storm, and counts add up in benchmarks/results/campaign.json. The default test run plays 90 seconds of a fixed seed.
+.PHONY: campaign campaign-mutations
+campaign: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fault.storm --minutes $(or $(MINUTES),5) --seed $(SEED) $(ARGS)
+
+# The same storms on sources with one deliberate bug each; ARGS="--control" on the sources as they are.
+campaign-mutations: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fault.storm.mutations $(ARGS)
 
 # Shards are added, killed and removed under load; the default test run does the same with fewer payments.
 scale-out: $(VENV)/.installed-dev
