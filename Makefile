@@ -5,6 +5,10 @@ ARGS ?=
 COUNT ?= 200000
 WIRE ?= 50000
 SECONDS ?= 60
+USERS ?= 20
+RATE ?= 5
+MINUTES ?= 60
+PAYMENTS ?= 1000000
 ROUNDS ?= 300
 SEED ?= 1
 VENV := .venv
@@ -37,6 +41,9 @@ help:
 	@echo 'make bench-ack                   what a 202 costs that waits for Kafka (ack=replicated)'
 	@echo 'make bench-cdc                   the tailer beside a bare producer, and what it costs the shard'
 	@echo 'make bench-pipeline              accept to terminal with everything on, hop by hop'
+	@echo 'make bench-verify [PAYMENTS=1000000]  how long tollgate verify takes, and in how much memory'
+	@echo 'make load [USERS=… RATE=… SECONDS=…]  shoppers on the running stack, every answer checked at the end'
+	@echo 'make load-day [MINUTES=60]       a million payments and ten million queries a day, at that rate'
 	@echo 'make proto                       generate tollgate/v1 from proto/'
 	@echo 'make lock                        resolve the dependencies anew'
 
@@ -137,6 +144,19 @@ bench-cdc: $(VENV)/.installed-dev
 
 bench-pipeline: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.pipeline $(ARGS)
+
+.PHONY: bench-verify
+bench-verify: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.verify --payments $(PAYMENTS) $(ARGS)
+
+# Both need a running stack (`make up`) and end with `tollgate verify` over all that their clients were told.
+.PHONY: load load-day
+load: $(VENV)/.installed-dev
+	$(BIN)/python -m locust -f benchmarks/load/locustfile.py --headless --users $(USERS) --spawn-rate $(RATE) \
+		--run-time $(SECONDS)s --stop-timeout 120 --only-summary $(ARGS)
+
+load-day: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.load.day --minutes $(MINUTES) $(ARGS)
 
 # The generator writes an empty gRPC module for a file without a service; none is kept.
 proto: $(VENV)/.installed-dev

@@ -48,18 +48,18 @@ class KafkaChangeTopic:
     def __init__(self, bootstrap: str, topic: str = CHANGES, ask_s: float = 10.0) -> None:
         self._bootstrap = bootstrap
         self._ask_s = ask_s
-        self._topic = topic
+        self.topic = topic
 
     def extents(self) -> dict[int, Extent]:
         """Of each partition, as it is now."""
         with self._consumer() as consumer:
-            known = consumer.list_topics(self._topic, timeout=self._ask_s).topics[self._topic]
+            known = consumer.list_topics(self.topic, timeout=self._ask_s).topics[self.topic]
             if known.error is not None:
                 raise OperationalError(
-                    f"Kafka at {self._bootstrap} has no topic {self._topic} ({known.error.str()}). Start the "
+                    f"Kafka at {self._bootstrap} has no topic {self.topic} ({known.error.str()}). Start the "
                     "stack, or correct TOLLGATE_KAFKA_BOOTSTRAP."
                 )
-            places = {number: TopicPartition(self._topic, number) for number in known.partitions}
+            places = {number: TopicPartition(self.topic, number) for number in known.partitions}
             return {
                 number: Extent(*consumer.get_watermark_offsets(place, timeout=self._ask_s))
                 for number, place in places.items()
@@ -89,7 +89,7 @@ class KafkaChangeTopic:
         if not unread:
             return
         with self._consumer() as consumer:
-            consumer.assign([TopicPartition(self._topic, number, begin[number]) for number in unread])
+            consumer.assign([TopicPartition(self.topic, number, begin[number]) for number in unread])
             heard = time.monotonic()
             while unread:
                 messages = consumer.consume(_AT_ONCE, timeout=_POLL_S)
@@ -97,7 +97,7 @@ class KafkaChangeTopic:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > _SILENCE_S_MAX:
                     raise OperationalError(
-                        f"Kafka at {self._bootstrap} gave nothing more of {self._topic}/{min(unread)} for "
+                        f"Kafka at {self._bootstrap} gave nothing more of {self.topic}/{min(unread)} for "
                         f"{_SILENCE_S_MAX:g} s, though there is more. Check that its brokers are up."
                     )
                 yield _within(messages, extents, unread)

@@ -59,6 +59,7 @@ class ClientLog:
         self, path: Path, merchant: str = "", find_leak: Callable[[bytes], str] = lambda _body: ""
     ) -> None:
         """Raises OperationalError when the file can't be written."""
+        self.path = path
         self._merchant = merchant
         self._find_leak = find_leak
         try:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rocksdict import Options, Rdict
 
-from tests.fixtures.gateway_process import GatewayProcess, gateway
+from tests.fixtures.gateway_process import gateway
+from tests.fixtures.store_by_hand import store_by_hand
 from tests.fixtures.waiting import wait_until
 from tests.integration.cdc.bench import CdcProcess, assert_complete, running, shipped
-from tollgate.shard_layout import CHANGES, COLUMN_FAMILIES, DATABASE_DIR, encode_u64
+from tollgate.shard_layout import CHANGES, encode_u64
 
 pytestmark = pytest.mark.fault
 
@@ -23,20 +21,6 @@ _PAYMENTS = 34
 _LARGE = {"metadata": {f"key-{number:02}": "x" * 500 for number in range(20)}}
 
 
-@contextmanager
-def changes_by_hand(shard: GatewayProcess) -> Iterator[Rdict]:
-    """The shard must be down: its store has one writer."""
-    database = Rdict(
-        str(shard.data_dir / DATABASE_DIR),
-        Options(raw_mode=True),
-        column_families={family: Options(raw_mode=True) for family in COLUMN_FAMILIES},
-    )
-    changes = database.get_column_family(CHANGES)
-    yield changes
-    changes.close()
-    database.close()
-
-
 def test_the_tailer_halts_there_alarms_and_goes_on_by_itself_after_the_repair(
     kafka_bootstrap: str, tmp_path: Path
 ) -> None:
@@ -44,9 +28,9 @@ def test_the_tailer_halts_there_alarms_and_goes_on_by_itself_after_the_repair(
         for number in range(_PAYMENTS):
             shard.pay(f"checkout-{number:04}", **_LARGE)
         shard.kill()
-        with changes_by_hand(shard) as changes:
-            deleted = changes.get(encode_u64(_DELETED))
-            changes.delete(encode_u64(_DELETED))
+        with store_by_hand(shard.data_dir) as families:
+            deleted = families[CHANGES].get(encode_u64(_DELETED))
+            families[CHANGES].delete(encode_u64(_DELETED))
         shard.start()
         with running(CdcProcess(shard, kafka_bootstrap, tmp_path / "cdc.log")) as tailer:
             wait_until(lambda: "no readable change" in tailer.ready()[1], "halted")
@@ -62,8 +46,8 @@ def test_the_tailer_halts_there_alarms_and_goes_on_by_itself_after_the_repair(
             assert {r.sequence for r in shipped(kafka_bootstrap, incarnation)} == set(range(1, _DELETED))
 
             shard.kill()
-            with changes_by_hand(shard) as changes:
-                changes.put(encode_u64(_DELETED), deleted)
+            with store_by_hand(shard.data_dir) as families:
+                families[CHANGES].put(encode_u64(_DELETED), deleted)
             shard.start()
             wait_until(lambda: shard.log_state().acknowledged_sequence == _PAYMENTS + 1, "all is shipped")
             wait_until(lambda: tailer.metric("tollgate_cdc_halted") == 0, "the alarm is over")

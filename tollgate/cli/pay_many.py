@@ -9,9 +9,9 @@ from typing import Final
 from tollgate.cli.pay_client import Paid, PayClient, Polling
 from tollgate.cli.pay_orders import Order
 from tollgate.cli.pay_report import Report, make_report
-from tollgate.cli.pay_timeline import parsed_us
 from tollgate.cli.pay_witnesses import executing_effects, read_ledger, read_rows
 from tollgate.cli.verify_payments import check_payments
+from tollgate.client_log import parsed_us
 from tollgate.local.stack_json import StackJson
 
 # A run of many polls gently: the answers to "not yet" would take the cores that the payments need.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
+
+from tollgate.client_log import parsed_us
 
 _WORDS: Final = {
     "committed": "durable on the shard",
@@ -53,7 +54,3 @@ def simulator_hops(ledger: dict[str, Any], merchant: str, checkout_id: str) -> l
 def in_order(hops: Sequence[Hop]) -> list[Hop]:
     """By time; hops at the same microsecond stay in the order given."""
     return sorted(hops, key=lambda hop: hop.at_us)
-
-
-def parsed_us(rfc3339: str) -> int:
-    return round(datetime.fromisoformat(rfc3339).timestamp() * 1_000_000)

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import orjson
 
-from tollgate.cli.verify_payments import EXECUTING, Effect, Row
+from tollgate.cli.proof.testimony import EXECUTING
+from tollgate.cli.verify_payments import Effect, Row
 from tollgate.clock import rfc3339
 from tollgate.errors import OperationalError
 

@@ -70,10 +70,9 @@ def verify(
     console = Console(highlight=False, stderr=as_json)
     code = 0
     try:
-        since_us = _since(since)
-        paths = choose_data_dir(data_dir)
         while True:
             try:
+                since_us, paths = _since(since), choose_data_dir(data_dir)
                 found = _look(paths, tuple(client_log or ()), settle, open_for, since_us, console)
                 _show(found, limit, console, as_json=as_json)
                 code = EXIT_FINDINGS if code == EXIT_FINDINGS or not found.tally.ok else 0
@@ -118,7 +117,7 @@ def _look(
         since_us=since_us,
     )
     with shown_progress(console) as progress:
-        tally = look_once(_witnesses(paths, stack, client_logs), look, leak_scan(stack), progress)
+        tally = look_once(witnesses_of(paths, stack, client_logs), look, leak_scan(stack), progress)
     return _Found(look, tally, time.monotonic() - began)
 
 
@@ -128,7 +127,7 @@ def leak_scan(stack: StackJson) -> LeakScan:
     return LeakScan(own | configured_secrets())
 
 
-def _witnesses(paths: StackPaths, stack: StackJson, client_logs: tuple[Path, ...]) -> Witnesses:
+def witnesses_of(paths: StackPaths, stack: StackJson, client_logs: tuple[Path, ...]) -> Witnesses:
     places = find_places(paths.data_dir)
     logs = (*paths.logs.glob("*.log*"), *paths.nginx.rglob("*.log"))
     return Witnesses(

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from tollgate.cli.pay_client import Paid
 from tollgate.cli.pay_orders import Order, acceptable
 from tollgate.status import AUTHORIZED, BY_NAME, FAILED, NAME, REQUIRES_ACTION
 
 Problem = Literal["refused", "unfinished", "missing", "double", "different"]
-
-EXECUTING: Final = frozenset(
-    {"charge", "authorization"}
-)  # the effects that a payment itself has at most one of
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def read_stored(shard: int, data_dir: Path, recorder: Recorder) -> int:
     """Returns how many payments there were. Raises OperationalError when the store can't be read."""
     count = 0
     name = f"payments of shard {shard}"
-    for key, raw in _rows(data_dir / DATABASE_DIR):
+    for key, raw in stored_payments(data_dir):
         count += 1
         try:
             payment = Payment.FromString(raw)
@@ -38,11 +38,13 @@ def read_stored(shard: int, data_dir: Path, recorder: Recorder) -> int:
     return count
 
 
-def _rows(database: Path) -> Iterator[tuple[str, bytes]]:
+def stored_payments(data_dir: Path) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of each, as a secondary sees them. Raises OperationalError."""
     from rocksdict import AccessType, Options, Rdict
 
     from cdc.source import secondary_options, translated
 
+    database = data_dir / DATABASE_DIR
     if not (database / "CURRENT").exists():
         raise OperationalError(f"There is no store in {database}. Start the shard once, or name its stack.")
     with tempfile.TemporaryDirectory(prefix="tollgate-secondary-") as scratch:

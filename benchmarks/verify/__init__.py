@@ -1,0 +1,1 @@
+"""How long `tollgate verify` takes over many payments, and in how much memory: `make bench-verify`."""
