@@ -30,9 +30,10 @@ help:
 	@echo 'make simulate [SEED=…] [STEPS=…] [SEEDS=…] the whole core on a virtual machine, one seed or many'
 	@echo 'make campaign [SEED=… MINUTES=…] every fault over a whole stack under load, then tollgate verify; adds up too'
 	@echo 'make campaign-mutations          whether that finds deliberate bugs'
+	@echo 'make outages [DOWN=120 RATE=40]  Postgres, Kafka and the PSP away for minutes under load'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
-	@echo 'make stripe-crashes [SEEDS=100]  die around calls to a Stripe without idempotency keys'
+	@echo 'make stripe-crashes [SEEDS=100]  die, and be killed, around calls to a Stripe without idempotency keys'
 	@echo 'make check                       ruff, mypy, fresh generated code'
 	@echo 'make bench                       time an idle payment from 202 to succeeded'
 	@echo 'make bench-gateway               the gateway beside its limits and its peers'
@@ -88,8 +89,9 @@ kill-rounds: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.killing --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 # A fault at a step of the pipeline in each round; counts add up in benchmarks/results/processor-rounds.json. The
-# default test run plays 8 rounds of a fixed seed.
+# default test run plays 8 rounds of a fixed seed. Why gRPC knows nothing of forks: tests/conftest.py.
 .PHONY: processor-rounds
+processor-rounds: export GRPC_ENABLE_FORK_SUPPORT = 0
 processor-rounds: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.effects --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
@@ -109,6 +111,12 @@ campaign: $(VENV)/.installed-dev
 campaign-mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.storm.mutations $(ARGS)
 
+# Postgres, Kafka and the PSP away for DOWN seconds each, killed and frozen, at RATE payments/s: what clients were told,
+# lag, calls and memory. The default test run has one short outage.
+.PHONY: outages
+outages: $(VENV)/.installed-dev
+	OUTAGE_DOWN_S=$(or $(DOWN),120) OUTAGE_PER_SECOND=$(or $(RATE),40) $(BIN)/pytest -s tests/fault/test_outages.py $(ARGS)
+
 # Shards are added, killed and removed under load; the default test run does the same with fewer payments.
 scale-out: $(VENV)/.installed-dev
 	SCALE_OUT_STRICT=1 SCALE_OUT_PER_SECOND=500 SCALE_OUT_PIECE=3000 SCALE_OUT_SEED=$(SEED) \
@@ -120,9 +128,11 @@ budget: $(VENV)/.installed-dev
 	BUDGET_PAYMENTS=60 $(BIN)/pytest tests/integration/processor/test_budget_over_processors.py $(ARGS)
 
 .PHONY: stripe-crashes
-# Processors that die around every second call to localstripe; the default test run draws one of these.
+# Processors that die around every second call to localstripe, in one process, SEEDS times; real ones killed -9 at every
+# moment of every call. The default test run has one of these, and four of those.
 stripe-crashes: $(VENV)/.installed-dev
-	STRIPE_CRASH_SEEDS=$(or $(SEEDS),100) $(BIN)/pytest tests/integration/processor/test_stripe_crashes.py $(ARGS)
+	STRIPE_CRASH_SEEDS=$(or $(SEEDS),100) $(BIN)/pytest tests/integration/processor/test_stripe_crashes.py \
+		tests/fault/test_stripe_kills.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/idle_latency.py $(ARGS)

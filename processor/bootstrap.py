@@ -21,6 +21,7 @@ from processor import metrics
 from processor.budget import Budget, BudgetPolicy, SharedBudget
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
+from processor.gauges import WaitingGauges
 from processor.inbox import Inbox, PspWebhooks
 from processor.intake import Intake
 from processor.judgement import Judge
@@ -168,6 +169,7 @@ async def _serve(
             _running(_watch_kafka(publisher, health)) as watching,
             _running(_watch_topics(settings.kafka_bootstrap, health)) as looking,
             _running(_forget_changes(settings, clock)) as forgetting,
+            _running(WaitingGauges(settings.postgres_dsn, clock, section.lease_s).run()) as counting_waits,
             _running(counting.run() if rules.velocity else stop.wait()) as counted,
         ):
             health.report("start", None)
@@ -182,6 +184,7 @@ async def _serve(
                     watching,
                     looking,
                     forgetting,
+                    counting_waits,
                     counted,
                     consumer.failed,
                 ],
@@ -217,7 +220,9 @@ def _adapters(settings: ProcessorSettings) -> dict[str, PspAdapter]:
     connections_max = settings.processor.concurrency
     adapters: list[PspAdapter] = []
     if (simulator := settings.psp.simulator) is not None:
-        adapters.append(SimulatorPsp(simulator.url, simulator.timeout_s, connections_max))
+        adapters.append(
+            SimulatorPsp(simulator.url, simulator.timeout_s, connections_max, simulator.replayed_s_max)
+        )
     if (adyen := settings.psp.adyen) is not None:
         adapters.append(_adyen(adyen, connections_max))
     if (stripe := settings.psp.stripe) is not None:
@@ -234,7 +239,7 @@ def _adyen(section: AdyenSection, connections_max: int) -> PspAdapter:
     account = AdyenAccount(
         api_key, section.merchant_account, section.return_url, section.live_prefix, section.url
     )
-    return AdyenPsp(account, section.timeout_s, connections_max)
+    return AdyenPsp(account, section.timeout_s, connections_max, section.replayed_s_max)
 
 
 def _stripe(section: StripeSection, connections_max: int) -> PspAdapter:

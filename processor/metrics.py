@@ -34,6 +34,16 @@ WEBHOOKS: Final = Counter(
     "Webhooks by what became of them: applied, known, irrelevant, anomaly, unreadable, refused, unmatched",
     ["psp", "result"],
 )
+# By one of the processors, NaN at the others: take the max. Counted up to 10,000.
+WEBHOOKS_WAITING: Final = Gauge("tollgate_webhooks_waiting", "Webhooks in the inbox that fit nothing yet")
+PARKED_NOW: Final = Gauge("tollgate_operations_parked_now", "Operations that wait for a person now")
+IN_DOUBT: Final = Gauge("tollgate_operations_in_doubt", "Operations whose call may have had an effect")
+IN_DOUBT_OLDEST: Final = Gauge(
+    "tollgate_operations_in_doubt_oldest_seconds", "Since the first unheard call of the oldest in doubt"
+)
+IN_DOUBT_ALARMS: Final = Counter(
+    "tollgate_operations_in_doubt_alarms", "Alarms about an operation that is in doubt for 15 minutes"
+)
 CONFLICTS: Final = Counter("tollgate_payment_conflicts", "Other content under a checkout id that was taken")
 PUBLISHED: Final = Counter("tollgate_relay_published", "Records delivered to Kafka", ["topic"])
 RELAY_DELAY: Final = Histogram(

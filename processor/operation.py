@@ -280,6 +280,10 @@ def _resolve(taken: TakenStep, terms: PspTerms, now_us: int) -> Step:
             return LookUp(taken)
         case Resolution.REPLAY:
             age_s = (now_us - taken.first_sent_at_us) / 1e6
+            if age_s >= terms.replayed_s_max:
+                return Park(
+                    "in doubt, and the same bytes have been answered with nothing certain for too long"
+                )
             if -RETENTION_MARGIN_S <= age_s < terms.key_retention_s - RETENTION_MARGIN_S:
                 return Send(taken)
             return Park("in doubt, and too old for the PSP to know the key for certain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -60,9 +61,12 @@ class CalledSection(BaseModel):
 
 class SimulatorSection(CalledSection):
     url: str
+    replayed_s_max: Annotated[float, Field(gt=0)] = math.inf  # within the key's retention, whatever it is
 
 
 class AdyenSection(CalledSection):
+    # For so long an Unknown is sent again; then it is parked. A 500 may be about settings at Adyen.
+    replayed_s_max: Annotated[float, Field(gt=0)] = 24 * 3600.0
     api_key: SecretStr | None = None
     api_key_file: Path | None = None  # holds it in place of `api_key`
     merchant_account: Annotated[str, Field(min_length=1)]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
+
+# A process that tests start is a fork for a moment, in which gRPC's own handlers have crashed (a SIGSEGV in
+# grpcio's event_engine before the exec); nothing that forks here uses gRPC on. Read when gRPC is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # How long one example takes depends on who else is on the machine: no test is about that.
 settings.register_profile("tollgate", deadline=None)

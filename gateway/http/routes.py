@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Route(NamedTuple):
-    """`name` is the metric's label; `headers` go on every answer, problems included."""
+    """`name` is the metric's label; `headers` go on every answer to who reads, problems included."""
 
     name: str
     methods: Mapping[str, Handler]
@@ -39,6 +39,7 @@ class Route(NamedTuple):
 
 
 _ANY: Final = Route(UNKNOWN, {})
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class HttpApp:
@@ -147,7 +148,7 @@ class HttpApp:
         respond(self._sealed(route, method, response))
 
     def _sealed(self, route: Route, method: str, response: Response) -> Response:
-        if route.headers:
+        if route.headers and method in _READS:
             response.headers.extend(route.headers)
         self._metrics.answered(route.name, response.status)
         return response._replace(body=b"") if method == "HEAD" else response

@@ -191,7 +191,7 @@ def _change(problems: Problems) -> Operations:
             "200": json_answer(
                 "The payment with the change.",
                 reference("Payment"),
-                NO_STORE | _ETAG | _MAY_COME_AGAIN | _CORS,
+                NO_STORE | _ETAG | _MAY_COME_AGAIN,
                 {"changed": examples.CHANGED},
             ),
             **problems.answers(

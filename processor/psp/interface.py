@@ -17,8 +17,9 @@ The contract, held by tests/contract for every adapter:
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tollgate.v1.payment_pb2 import Payment
@@ -133,10 +134,13 @@ class Resolution(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PspTerms:
-    """What holds for an Unknown."""
+    """What holds for an Unknown. `replayed_s_max` ends the replays before the key does: past it the operation
+    is parked for a person.
+    """
 
     resolution: Resolution
     key_retention_s: float
+    replayed_s_max: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,11 @@ class PspPlan:
     terms: Mapping[str, PspTerms]  # by step
     authorization_window_s: float  # how long an authorization can be captured
     can_be_asked: bool = True  # else `ask` reads nothing: only notifications tell how a payment stands
+
+    def replaying_for(self, replayed_s_max: float) -> PspPlan:
+        """The same plan, with another bound on how long an Unknown is sent again."""
+        terms = {step: replace(known, replayed_s_max=replayed_s_max) for step, known in self.terms.items()}
+        return replace(self, terms=terms)
 
     @property
     def cancel(self) -> str:

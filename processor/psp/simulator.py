@@ -8,6 +8,7 @@ other 5xx may have had one.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import aiohttp
@@ -59,9 +60,11 @@ class SimulatorPsp:
     """Build it inside a running event loop: it holds a bounded pool of keep-alive connections."""
 
     name = "simulator"
-    plan = PLAN
 
-    def __init__(self, url: str, timeout_s: float, connections_max: int = 64) -> None:
+    def __init__(
+        self, url: str, timeout_s: float, connections_max: int = 64, replayed_s_max: float = math.inf
+    ) -> None:
+        self.plan = PLAN.replaying_for(replayed_s_max)
         self._url = url.rstrip("/")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections_max, limit_per_host=connections_max),

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.effects.plan import DECK, Fault, Phase, Plan, Step, plan_of
+from tests.fault.effects.plan import DECK, Fault, Moment, Phase, Plan, Step, When, plan_of
 from tests.fault.effects.purchases import Effect, Purchase, purchases
 from tests.fault.effects.rig import effects_rig
 from tests.fault.effects.witness import problems_in_ledger
 
 SEED = 20276568
 ROUNDS = 8
+UNHEARD = (1, 2450)  # seed and number of a round in which the answers of calls are lost
+TOO_MANY = r"too many at the PSP: Effect\(.*type='charge'"
 
 
 @pytest.mark.fault
@@ -30,6 +32,20 @@ def test_every_effect_is_there_once_whatever_fails_at_whatever_step(tmp_path: Pa
     assert sum(played.calls["unheard"] + played.calls["late"] for played in rounds) > 0, (
         "nothing was in doubt"
     )
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(180)
+def test_a_processor_that_really_charges_twice_fails_its_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its adapter sends a payment without an answer once more, under a fresh key: only the PSP's ledger shows
+    that, as the payment succeeds and everything else agrees.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "effects/charging_twice"))
+    assert plan_of(*UNHEARD) == Plan(Fault.CUT, Moment(Step.CALL, When.AFTER), Phase.PAYMENTS, 1)
+    with effects_rig(tmp_path, processors=1) as rig, pytest.raises(AssertionError, match=TOO_MANY):
+        rig.play(*UNHEARD)
 
 
 def test_a_campaign_meets_every_fault_at_every_moment_before_any_again() -> None:

@@ -2,8 +2,8 @@
 
 A payment is answered at once, or by its payer's visit, or later. A capture, a cancel or a refund is received
 at once and answered by a notification. Adyen can't be asked how a payment stands: an Unknown is resolved by
-sending the stored bytes again under the same key, which Adyen keeps for at least 31 days; everything else is
-told by notifications alone.
+sending the stored bytes again under the same key, which Adyen keeps for at least 31 days, for a day; then a
+person is asked. Everything else is told by notifications alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from processor.psp.interface import (
 )
 from tollgate.v1.payment_pb2 import Payment
 
-_REPLAY: Final = PspTerms(Resolution.REPLAY, key_retention_s=31 * 24 * 60 * 60.0)
+_DAY_S: Final = 24 * 60 * 60.0
+_REPLAY: Final = PspTerms(Resolution.REPLAY, key_retention_s=31 * _DAY_S)
 PLAN: Final = PspPlan(
     steps={
         OperationKind.PAYMENT: (PAY,),
@@ -39,9 +40,11 @@ PLAN: Final = PspPlan(
         OperationKind.REFUND: (REFUND,),
     },
     terms=dict.fromkeys((PAY, CAPTURE, CANCEL, REFUND), _REPLAY),
-    authorization_window_s=28 * 24 * 60 * 60.0,  # Adyen's own; a scheme's may end before
+    authorization_window_s=28 * _DAY_S,  # Adyen's own; a scheme's may end before
     can_be_asked=False,
 )
+# What Adyen has not answered within a day is no outage: some settings that are wrong get a 500 from it.
+REPLAYED_S_MAX: Final = _DAY_S
 _CONNECT_SHARE: Final = 0.4  # of the time-out; past it nothing was sent
 _NO_SUCH_AMOUNT: Final = Declined(
     "invalid_amount", "The PSP has no minor unit of this currency; the amount is not a whole one."
@@ -52,9 +55,15 @@ class AdyenPsp:
     """Build it inside a running event loop: it holds a bounded pool of keep-alive connections."""
 
     name = "adyen"
-    plan = PLAN
 
-    def __init__(self, account: AdyenAccount, timeout_s: float, connections_max: int = 64) -> None:
+    def __init__(
+        self,
+        account: AdyenAccount,
+        timeout_s: float,
+        connections_max: int = 64,
+        replayed_s_max: float = REPLAYED_S_MAX,
+    ) -> None:
+        self.plan = PLAN.replaying_for(replayed_s_max)
         self._account = account
         self._library = AdyenLibrary(account)
         self._session = aiohttp.ClientSession(

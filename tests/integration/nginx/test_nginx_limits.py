@@ -68,6 +68,9 @@ def test_reading_has_its_own_bound_and_browsers_see_the_refusal(tmp_path: Path) 
         answer = front.ask("GET", PATH)
         refused(answer, 503, "overloaded")
         assert answer.headers["access-control-allow-origin"] == "*"
+        changing = front.ask("PATCH", PATH, b"{}", {"X-Twice": "a" * 40_000})
+        assert changing.status == 431
+        assert "access-control-allow-origin" not in changing.headers, "other origins may only read"
         assert front.ask("POST", "/v1/payments", b"{}", NAMED).status == 200
 
 

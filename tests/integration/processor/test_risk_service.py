@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,10 +19,9 @@ from processor.storage.velocity import Question, count_sightings, prune_sighting
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.fixtures.free_port import free_port
 from tests.integration.processor.conftest import Bench
+from tests.integration.processor.risk_part import risk_part
 from tollgate.errors import OperationalError
 from tollgate.local import process
-from tollgate.local.part import Part
-from tollgate.local.probes import http_probe
 from tollgate.v1.payment_pb2 import Payment
 
 RULES = Rules.model_validate(
@@ -172,22 +170,8 @@ async def test_a_service_that_is_down_or_silent_or_wrong_gives_no_assessment() -
 async def test_the_service_in_its_own_process_assesses_dies_and_comes_back(
     tmp_path: Path, migrated_dsn: str
 ) -> None:
-    rules = tmp_path / "rules.toml"
-    rules.write_text('[deny]\ncustomers = ["customer-bad"]\n')
-    address, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    part = Part(
-        name="risk",
-        argv=(sys.executable, "-m", "processor.risk"),
-        cwd=tmp_path,
-        log=tmp_path / "risk.log",
-        is_ready=http_probe(ops),
-        env={
-            "TOLLGATE_POSTGRES_DSN": migrated_dsn,
-            "TOLLGATE_RISK__LISTEN": address,
-            "TOLLGATE_RISK__OPS": ops,
-            "TOLLGATE_RISK__RULES_FILE": str(rules),
-        },
-    )
+    address = f"127.0.0.1:{free_port()}"
+    part = risk_part(tmp_path, migrated_dsn, address, '[deny]\ncustomers = ["customer-bad"]\n')
     running = process.start(part)
     remote = RemoteAssessor(address, timeout_s=10.0)
     try:

@@ -18,7 +18,7 @@ from tests.fixtures.changes import NOW_US, change_record
 from tests.fixtures.psp_double import PspDouble
 from tests.fixtures.stripe_front import APPROVES, LOST, NEEDS_ACTION, StripeFront
 from tests.fixtures.stripe_in_memory import StripeInMemory
-from tests.fixtures.stripe_shapes import Document, event
+from tests.fixtures.stripe_shapes import Document, event, refund
 from tests.fixtures.webhooks import webhook_record
 from tests.integration.processor.asking import CANCEL, CAPTURE, HOUR_S, REFUND, accepted, drain, standing
 from tests.integration.processor.conftest import Bench, bench_on
@@ -139,6 +139,23 @@ async def test_an_authorization_that_stripe_ended_is_canceled(bench: Bench, stri
     intent |= {"status": "canceled", "amount_capturable": 0, "cancellation_reason": "automatic"}
     assert await told(bench, "payment_intent.canceled", intent) == "applied"
     assert (await standing(bench))[0] == "canceled"
+
+
+async def test_a_refund_made_by_hand_at_stripe_is_kept_for_a_person_with_all_that_names_it(
+    bench: Bench, stripe: StripeInMemory
+) -> None:
+    await pay(bench, APPROVES, AUTOMATIC)
+    (intent,) = stripe.intents.values()
+    by_hand = refund(amount=234, payment_intent=intent["id"])
+    assert await told(bench, "refund.created", by_hand) == "unreadable"
+    assert await standing(bench) == ("succeeded", 1234, 0), "what nobody asked Tollgate for is a person's"
+    kept = orjson.loads(await bench.pool.fetchval("SELECT body FROM webhook_inbox"))["data"]["object"]
+    assert {name: kept[name] for name in ("id", "amount", "currency", "payment_intent")} == {
+        "id": by_hand["id"],
+        "amount": 234,
+        "currency": "usd",
+        "payment_intent": intent["id"],
+    }
 
 
 async def test_a_cancel_that_was_asked_for_is_told_again(bench: Bench, stripe: StripeInMemory) -> None:

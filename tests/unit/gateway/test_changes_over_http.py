@@ -24,6 +24,7 @@ ID = "order-0001"
 BEARER = ("Authorization", f"Bearer {API_KEY}")
 JSON = ("Content-Type", "application/json")
 PAN = "4111111111111111"
+CREATED = json.dumps({"amount": 1234, "currency": "EUR", "payment_method": "pm_ok"}).encode()
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ async def change(shard: InProcessShard, body: object, *tags: str, checkout_id: s
     headers = (BEARER, JSON, *(("If-Match", tag) for tag in tags))
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await shard.send("PATCH", f"/v1/payments/{checkout_id}", *headers, body=sent)
+
+
+async def test_no_other_origin_reads_what_a_change_comes_to(shard: InProcessShard) -> None:
+    """The preflight allows a browser GET and HEAD; only who holds a secret key changes a payment."""
+    answers = [await change(shard, {"description": "a"}, '"1"')]
+    await shard.send("POST", "/v1/payments", BEARER, JSON, ("X-PAYMENT-CHECKOUT-ID", ID), body=CREATED)
+    answers.append(await change(shard, {"description": "a"}, '"0"'))
+    answers.append(await shard.send("DELETE", f"/v1/payments/{ID}", BEARER))
+    assert [header(answer, "access-control-allow-origin") for answer in answers] == [None] * 3
 
 
 async def test_a_change_is_the_payments_next_version(shard: InProcessShard) -> None:

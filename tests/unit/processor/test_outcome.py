@@ -74,6 +74,10 @@ def plan_of(resolution: Resolution) -> PspPlan:
 
 
 REPLAY = plan_of(Resolution.REPLAY)
+IMPATIENT = replace(
+    REPLAY,
+    terms={step: replace(terms, replayed_s_max=600.0) for step, terms in REPLAY.terms.items()},
+)
 
 answers = st.one_of(
     st.builds(
@@ -201,6 +205,13 @@ def test_clocks_that_differ_by_less_than_the_margin_park_nothing() -> None:
     claim = claimed(processing(), sent(None), STORED)
     assert next_step(claim, REPLAY, NOW_US - 100_000) == Send(claim.steps[-1])
     assert isinstance(next_step(claim, REPLAY, NOW_US - round((RETENTION_MARGIN_S + 1) * 1e6)), Park)
+
+
+def test_replays_end_where_the_psp_s_terms_say_so_before_its_key_does() -> None:
+    claim = claimed(processing(), sent(Answer.UNKNOWN), STORED)
+    assert next_step(claim, IMPATIENT, NOW_US + 599_000_000) == Send(claim.steps[-1])
+    assert isinstance(next_step(claim, IMPATIENT, NOW_US + 600_000_000), Park)
+    assert isinstance(next_step(claim, REPLAY, NOW_US + 600_000_000), Send)
 
 
 def test_a_claim_on_a_call_without_an_answer_is_unknown() -> None:
