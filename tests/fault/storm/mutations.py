@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from tests.fault.storm.plan import Kind
 from tests.fault.storm.round import PER_SECOND, Broken, Storm
 
 _RESULTS: Final = Path(__file__).parents[3] / "benchmarks/results/campaign-mutations.json"
+_REST_S: Final = 60.0  # what a bug has lost never comes to rest
 _FOUND_MAX: Final = 3  # kept of what was found
 
 
@@ -53,6 +55,7 @@ def main() -> int:
     parser.add_argument("--control", action="store_true", help="one storm each, and no mutation")
     parser.add_argument("--results", type=Path, default=_RESULTS)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack is ended on the way out
     found = {}
     for name in options.names:
         hunted = _hunt(name, options.seconds, options.storms, is_control=options.control)
@@ -73,7 +76,7 @@ def _hunt(name: str, seconds: float, storms: int, *, is_control: bool) -> dict[s
         folder = Path(tempfile.mkdtemp(prefix="mutation-"))
         tree = None if is_control else mutated_tree(PATCHES / f"{name}.patch", folder / "tree")
         try:
-            Storm(folder, seconds, tree, hunt.budget, hunt.kinds, hunt.per_second).play(seed, 0)
+            Storm(folder, seconds, tree, hunt.budget, hunt.kinds, hunt.per_second, _REST_S).play(seed, 0)
         except Broken as broken:
             found = [problem[:300] for problem in broken.problems[:_FOUND_MAX]]
         shutil.rmtree(folder)

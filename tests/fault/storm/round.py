@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from tests.fault.storm.allowance import calls_too_many
-from tests.fault.storm.calm import calm
+from tests.fault.storm.calm import CALM_S, calm
 from tests.fault.storm.plan import Fault, Kind, budget_of, storm_of
 from tests.fault.storm.report import Round, Verdict, document, findings_of, table
 from tests.fault.storm.shoppers import Shoppers
@@ -51,6 +51,7 @@ class Storm:
     budget: float | None = None
     kinds: tuple[Kind, ...] = tuple(Kind)
     per_second: float = PER_SECOND
+    rest_s_max: float = CALM_S
 
     def play(self, seed: int, number: int) -> Round:
         """Raises Broken, with the whole report in the folder."""
@@ -69,7 +70,7 @@ class Storm:
             own = staged.stack.json
             with ClientLog(self.folder / "clients.jsonl", own.merchant, leak_scan(own).in_text) as log:
                 strikes, shoppers, ended = await self._rage(staged, log, plan, seed, number)
-            restless = await calm(staged.stack, shoppers.told.accepted)
+            restless = await calm(staged.stack, shoppers.told.accepted, self.rest_s_max)
             problems = [f"not at rest: {one}" for one in restless]
             problems += shoppers.told.unheard_of
             rest_s = time.monotonic() - ended
