@@ -31,6 +31,7 @@ help:
 	@echo 'make campaign [SEED=… MINUTES=…] every fault over a whole stack under load, then tollgate verify; adds up too'
 	@echo 'make campaign-mutations          whether that finds deliberate bugs'
 	@echo 'make outages [DOWN=120 RATE=40]  Postgres, Kafka and the PSP away for minutes under load'
+	@echo 'make mutations [SEEDS=…]         deliberate bugs: does the simulation find each of them?'
 	@echo 'make scale-out [SEED=…]          2, 3 and 2 shards and a dead one under 500 payments/s'
 	@echo 'make budget                      sixty payments, three processors, two calls a second'
 	@echo 'make stripe-crashes [SEEDS=100]  die, and be killed, around calls to a Stripe without idempotency keys'
@@ -110,6 +111,10 @@ campaign: $(VENV)/.installed-dev
 # The same storms on sources with one deliberate bug each; ARGS="--control" on the sources as they are.
 campaign-mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.storm.mutations $(ARGS)
+# Deliberate bugs, each in a process of its own: does the simulation find them? Writes its table into docs/proof.md.
+.PHONY: mutations
+mutations: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutations $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 # Postgres, Kafka and the PSP away for DOWN seconds each, killed and frozen, at RATE payments/s: what clients were told,
 # lag, calls and memory. The default test run has one short outage.

@@ -102,7 +102,10 @@ class VolumeSource:
             up_to -= 1 + int(self._random.random() * 3)
         changes = self._volume.family(CHANGES)
         found = ((sequence, changes.get(encode_u64(sequence))) for sequence in range(after + 1, up_to + 1))
-        return [(sequence, value) for sequence, value in found if value is not None]
+        rows = [(sequence, value) for sequence, value in found if value is not None]
+        if rows and self._random.random() < self._sight.misses / 2:
+            del rows[int(self._random.random() * len(rows))]  # a hole, or a tail once more
+        return rows
 
     def _check(self, doing: str) -> None:
         if self._sight.fails and self._random.random() < self._sight.fails:

@@ -92,7 +92,7 @@ class Clients:
         self._do(self._post(purchase, content))
 
     def pay_again(self, number: int, *, other: bool) -> None:
-        if purchase := self._one(number):
+        if (purchase := self._one(number)) and purchase.contents:
             content = purchase.contents[0] | ({"amount": 7} if other else {})
             self._do(self._post(purchase, content))
 
