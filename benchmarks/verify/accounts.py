@@ -119,9 +119,6 @@ async def write_rows(payments: Iterable[Payment], dsn: str, shard: int) -> None:
     migrate(dsn)
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(
-            "SET session_replication_role = replica"
-        )  # COPY in any order, without triggers
         batch: list[Payment] = []
         for payment in payments:
             batch.append(last(payment))
@@ -163,6 +160,16 @@ async def _copy(connection: asyncpg.Connection[Any], payments: list[Payment], sh
         "payment_shards": (
             "merchant checkout_id shard incarnation epoch sequence committed_at shipped_at ingested_at",
             [(*one, shard, b"x" * 16, 1, number, *[time(0)] * 3) for number, one in enumerate(key)],
+        ),
+        "operations": (
+            "merchant checkout_id id type amount status created_at decided_at psp",
+            [
+                (
+                    *(payment.merchant, payment.checkout_id, PAYMENT_OPERATION, "payment", payment.amount),
+                    *("succeeded", time(payment.created_at_us), time(payment.updated_at_us), "simulator"),
+                )
+                for payment in payments
+            ],
         ),
         "psp_requests": (
             "merchant checkout_id operation_id step psp idempotency_key method path body first_sent_at",
