@@ -6,8 +6,9 @@ this producer as a whole (`broken`), so that nothing is delivered after a hole. 
 and ships again from its cursor. A message's partition is Java's murmur2 of its key, so that other tools agree
 on it.
 
-The event loop itself polls the producer: after each batch that it hands over, every millisecond while
-anything is in flight and Kafka answers, and when the owner says so; idle, not at all. A thread that polled
+The event loop itself polls the producer: after each batch that it hands over, every 5 ms while anything is
+in flight and Kafka answers (every millisecond where requests wait for a report), and when the owner says so;
+idle, not at all. A thread that polled
 would wait for the interpreter again with each report, 5 ms at worst while the loop is busy. Every record has
 its report; they are counted span by span, and a span is told when all of it is delivered.
 """
@@ -41,8 +42,10 @@ from tollgate.v1.change_pb2 import Change
 
 _BYTES_MAX_MIN: Final = 1_000  # the least that the client takes
 _BYTES_MAX: Final = 1_000_000
-_POLL_EVERY_S: Final = 0.001
-# Kafka has said nothing for a quarter of a second: it is down or busy, and 20 ms more change nothing.
+# docs/decisions/0016 has what polling each millisecond costs.
+_POLL_EVERY_S: Final = 0.005
+_AWAITED_POLL_EVERY_S: Final = 0.001
+# Kafka has said nothing for so many polls: it is down or busy, and 20 ms more change nothing.
 _POLLS_IN_VAIN_MAX: Final = 250
 _POLL_IN_VAIN_EVERY_S: Final = 0.020
 # How many changes are told together: few enough for the cursor to move finely, and it costs nothing.
@@ -90,6 +93,7 @@ class ChangePublisher(Protocol):
     """What the runner needs of a producer."""
 
     broken: str | None  # why nothing more is delivered, until `restart`
+    awaited: bool  # requests wait for its reports (ack=replicated)
 
     def publish(self, identity: Identity, records: Sequence[Record]) -> int: ...
 
@@ -117,6 +121,7 @@ class KafkaPublisher:
         self._next_poll: asyncio.TimerHandle | None = None
         self._polls_in_vain = 0
         self.broken: str | None = None
+        self.awaited = False
         self._line = self._new_line(UNKNOWN)
 
     def publish(self, identity: Identity, records: Sequence[Record]) -> int:
@@ -145,9 +150,12 @@ class KafkaPublisher:
         self._polls_in_vain = 0 if self._line.poll() else self._polls_in_vain + 1
         self._hand_over()
         if len(self._line.producer):
-            in_vain = self._polls_in_vain > _POLLS_IN_VAIN_MAX
-            wait_s = _POLL_IN_VAIN_EVERY_S if in_vain else _POLL_EVERY_S
-            self._next_poll = self._loop.call_later(wait_s, self.poll)
+            self._next_poll = self._loop.call_later(self._poll_again_s(), self.poll)
+
+    def _poll_again_s(self) -> float:
+        if self._polls_in_vain > _POLLS_IN_VAIN_MAX:
+            return _POLL_IN_VAIN_EVERY_S
+        return _AWAITED_POLL_EVERY_S if self.awaited else _POLL_EVERY_S
 
     def forget(self) -> int:
         """Reports of what was published so far are dropped. Returns the generation of what follows."""

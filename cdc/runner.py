@@ -133,6 +133,7 @@ class Runner:
 
     async def step(self) -> bool:
         """One decision carried out, waiting included. True when it was work."""
+        self._publisher.awaited = self.acknowledger.awaited
         self._publisher.poll()
         if self._publisher.broken is not None:
             await self._replace_broken(self._publisher.broken)

@@ -30,6 +30,7 @@ class SimPublisher:
         self._generation = 0
         self._queued = 0
         self.broken: str | None = None
+        self.awaited = False
 
     def publish(self, identity: Identity, records: Sequence[Record]) -> int:
         if self.broken is not None:

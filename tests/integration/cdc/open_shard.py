@@ -192,6 +192,7 @@ class Producer:
         self._queues: list[deque[tuple[int, Record]]] = [deque() for _ in range(PARTITIONS)]
         self._generation = 0
         self.broken: str | None = None
+        self.awaited = False
 
     def publish(self, identity: Identity, records: Sequence[Record]) -> int:
         for record in records:

@@ -70,6 +70,7 @@ class FakePublisher:
     def __init__(self, on_reports: Reports) -> None:
         self.on_reports = on_reports
         self.broken: str | None = None
+        self.awaited = False
         self.topic: Topic | None = None
         self.generation = 0
         self.space = 1_000
@@ -279,6 +280,14 @@ async def test_a_trickle_is_looked_at_once_in_fifty_milliseconds_and_at_once_aft
     bench.source.last = 2
     await bench.runner.step()
     assert slept == [pytest.approx(0.050)]
+
+
+async def test_that_requests_wait_for_kafka_is_told_to_the_producer(bench: Bench) -> None:
+    await bench.runner.step()
+    assert not bench.publisher.awaited
+    bench.runner.acknowledger.awaited = True
+    await bench.runner.step()
+    assert bench.publisher.awaited
 
 
 async def test_a_change_that_is_refused_is_tried_alone_and_the_reason_is_said(bench: Bench) -> None:
