@@ -11,6 +11,7 @@ MINUTES ?= 60
 PAYMENTS ?= 1000000
 ROUNDS ?= 300
 SEED ?= 1
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo 'make up [ARGS="--processors 3"]  start the whole stack, pay once, leave it running'
 	@echo 'make down                        stop it'
-	@echo 'make test [ARGS="-k ring"]       run the tests'
+	@echo 'make test [ARGS="-k ring"] [WORKERS=4]  run the tests'
 	@echo 'make fuzz [COUNT=… WIRE=…]      bodies against the oracle, broken HTTP, requests from the document'
 	@echo 'make fault-disk [SEEDS=20]       break the disk under a shard in every way we know'
 	@echo 'make fault-kafka [SEEDS=5 DOWN=180]  answer, hang, kill and refuse as Kafka, minutes of outage'
@@ -61,8 +62,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/tidy
 
+# Side by side on as many workers; each waits more than it computes. WORKERS=0 is one after the other, in one process.
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 # COUNT bodies in process, WIRE requests over the wire to a shard and as many through nginx, and SECONDS of coverage-guided
 # bodies where atheris can be had. TOLLGATE_FUZZ_SEED draws others.

@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.kafka",
     "tests.fixtures.live_shards",
     "tests.fixtures.postgres",
+    "tests.fixtures.side_by_side",
     "tests.fixtures.simulator",
     "tests.fixtures.stack",
 ]

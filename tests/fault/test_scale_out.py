@@ -27,7 +27,7 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.fixtures.free_port import free_port
+from tests.fixtures.free_port import free_port, free_port_base
 from tests.fixtures.kept_connections import KeptConnections
 from tests.fixtures.stack import RunningStack, new_checkout_id, stack_folder
 from tests.fixtures.steady_load import Account, Failure, SteadyLoad, body_of
@@ -57,7 +57,6 @@ _ENV = {
     "TOLLGATE_LOOK_UPS__TIMEOUT_S": "5",
     "TOLLGATE_LOOK_UPS__IN_FLIGHT_MAX": "8192",
 }
-_PORT_BASE = 17670
 _SAMPLE = 6
 _WAIT_S = 60.0
 _POLL_S = 0.01
@@ -70,7 +69,7 @@ _COMMIT = timedelta(milliseconds=200)  # between the time that intake notes and 
 @pytest.fixture(scope="module")
 def own_stack(request: pytest.FixtureRequest) -> Iterator[RunningStack]:
     with stack_folder() as folder:
-        stack = RunningStack(StackPaths(folder / "stack"), free_port(), _PORT_BASE, _ENV)
+        stack = RunningStack(StackPaths(folder / "stack"), free_port(), free_port_base(), _ENV)
         started = stack.up()
         try:
             assert started.returncode == 0, f"{started.stdout}{started.stderr}\n{stack.logs()}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.fixtures.free_port import free_port
+from tests.fixtures.free_port import free_port, free_port_base
 from tests.fixtures.stack import RunningStack, new_checkout_id, stack_folder
 from tests.fixtures.waiting import is_gone, wait_until
 from tollgate.local import lock
@@ -20,15 +20,12 @@ from tollgate.local.paths import StackPaths
 
 pytestmark = [pytest.mark.stack, pytest.mark.fault, pytest.mark.timeout(300)]
 
-_BASE = 17270
-_BASE_OF_OTHERS = 17470
-
 
 @contextmanager
-def a_stack(port_base: int, **env: str) -> Iterator[RunningStack]:
+def a_stack(**env: str) -> Iterator[RunningStack]:
     """Not started; brought down at the end, whatever became of it."""
     with stack_folder() as folder:
-        stack = RunningStack(StackPaths(folder / "stack"), free_port(), port_base, env)
+        stack = RunningStack(StackPaths(folder / "stack"), free_port(), free_port_base(), env)
         try:
             yield stack
         finally:
@@ -37,7 +34,7 @@ def a_stack(port_base: int, **env: str) -> Iterator[RunningStack]:
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[RunningStack]:
-    with a_stack(_BASE) as stack:
+    with a_stack() as stack:
         yield stack
 
 
@@ -99,7 +96,7 @@ def test_a_stack_in_the_foreground_ends_with_its_command_even_when_that_is_kille
         "TOLLGATE_KAFKA_BOOTSTRAP": "127.0.0.1:9",
         "TOLLGATE_POSTGRES_DSN": "postgresql://127.0.0.1:9/",
     }
-    with a_stack(_BASE_OF_OTHERS, **nowhere) as stack:
+    with a_stack(**nowhere) as stack:
         options = ("--port", str(stack.port), "--port-base", str(stack.port_base), "--shards", "1")
         folder = ("--processors", "0", "--data-dir", str(stack.paths.data_dir))
         with subprocess.Popen(
@@ -118,7 +115,7 @@ def test_services_that_run_elsewhere_are_used_and_not_started(
     kafka_bootstrap: str, postgres_dsn: str
 ) -> None:
     elsewhere = {"TOLLGATE_KAFKA_BOOTSTRAP": kafka_bootstrap, "TOLLGATE_POSTGRES_DSN": postgres_dsn}
-    with a_stack(_BASE_OF_OTHERS, **elsewhere) as stack:
+    with a_stack(**elsewhere) as stack:
         up(stack)
         assert set(stack.json.services) == {"nginx", "psp_simulator"}
         assert (stack.json.kafka_bootstrap, stack.json.postgres_dsn) == (kafka_bootstrap, postgres_dsn)
@@ -129,7 +126,7 @@ def test_services_that_run_elsewhere_are_used_and_not_started(
 
 
 def test_a_port_in_use_is_one_sentence_and_starts_nothing() -> None:
-    with a_stack(_BASE_OF_OTHERS) as stack:
+    with a_stack() as stack:
         with socket.create_server(("127.0.0.1", stack.port)):
             refused = stack.up()
         assert refused.returncode == 1
@@ -142,7 +139,7 @@ def test_without_its_jars_and_a_network_one_sentence_says_so() -> None:
     with stack_folder() as folder:
         proxy = "http://127.0.0.1:9"
         env = {"TOLLGATE_CACHE": str(folder), "HTTPS_PROXY": proxy, "https_proxy": proxy}
-        with a_stack(_BASE_OF_OTHERS, **env) as stack:
+        with a_stack(**env) as stack:
             refused = stack.up()
             assert refused.returncode == 1, refused.stdout
             assert "could not be fetched" in refused.stderr

@@ -11,21 +11,19 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Final
 
 from tests.fault.storm.plan import PROCESSORS, SHARDS
 from tests.fault.storm.wires import Wire
 from tests.fixtures.faulty_disk import FaultyDisk, built_shim
+from tests.fixtures.free_port import free_port, free_port_base
 from tests.fixtures.stack import RunningStack
-from tollgate.errors import ConfigurationError
 from tollgate.local.paths import StackPaths
-from tollgate.local.ports import SPAN, PortPlan, check_free
+from tollgate.local.ports import PortPlan
 
-_BASES: Final = range(20_000, 32_500, SPAN + 1)  # below the ports that the kernel hands out
 LEASE_S: Final = 5.0
 _SITE: Final = Path(__file__).with_name("site")
 _SHARDS_EVER: Final = 16  # ids of shards that join during a storm
@@ -60,7 +58,7 @@ async def stage(
     paths = StackPaths(folder / "stack")
     parts = folder / "parts"
     parts.mkdir()
-    ports = free_ports()
+    ports = PortPlan(free_port_base(), free_port())
     wires = _wires(ports)
     disks = await asyncio.to_thread(_disks, paths, parts)
     for part, disk in disks.items():
@@ -82,15 +80,6 @@ async def stage(
         await asyncio.to_thread(running.tollgate, "down")
         for wire in wires.values():
             await wire.close()
-
-
-def free_ports() -> PortPlan:
-    """Of which none is in use now: several storms may rage on one machine."""
-    for base in SystemRandom().sample(_BASES, len(_BASES)):
-        with suppress(ConfigurationError):
-            check_free({f"port {port}": port for port in range(base, base + SPAN + 1)})
-            return PortPlan(base, base + SPAN)
-    raise RuntimeError("there are no free ports for a stack")
 
 
 def _wires(ports: PortPlan) -> dict[str, Wire]:

@@ -174,7 +174,7 @@ def running(cdc: CdcProcess) -> Iterator[CdcProcess]:
             cdc.kill()
 
 
-def wait_acknowledged(shard: TinyShard, timeout_s: float = 20.0) -> None:
+def wait_acknowledged(shard: TinyShard, timeout_s: float = 60.0) -> None:
     wait_until(
         lambda: shard.acknowledged() == shard.last, f"changes up to {shard.last} acknowledged", timeout_s
     )

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures.front import Answer, Front
 from tests.fixtures.nginx import PretendedShards, running_nginx
-from tests.fixtures.waiting import wait_until
+from tests.fixtures.waiting import wait_for, wait_until
 from tollgate.nginx_config import AddressLimits, AddressRate
 
 KEY = "checkout_0001"
@@ -77,16 +77,19 @@ def test_reading_has_its_own_bound_and_browsers_see_the_refusal(tmp_path: Path) 
 def test_a_worker_without_a_connection_to_spare_says_so_in_form(tmp_path: Path) -> None:
     with running_front(tmp_path, connections_max=16, keepalive_connections=1) as front, ExitStack() as busy:
         host, _, port = front.listen.rpartition(":")
-        seen: list[Answer] = []
-        while len(seen) < 64:  # a busy nginx closes some of the halves before it has read them
+
+        def answered_when_crowded() -> Answer | None:
             # Nobody's answer leaves an idle connection to the shard, so each needs a new one.
-            seen.append(front.ask("POST", "/v1/dies", b"{}", NAMED))
-            if seen[-1].problem["code"] != "owner_unavailable":
-                break
-            # Half a head: no request yet that could be counted, and no connection that could be closed.
+            answer = front.ask("POST", "/v1/dies", b"{}", NAMED)
+            if answer.problem["code"] != "owner_unavailable":
+                return answer
+            # Half a head: no request yet that could be counted, and once read no connection that could be
+            # closed. A busy nginx closes some before it has read them: they come until enough have stayed.
             half = busy.enter_context(socket.create_connection((host, int(port)), timeout=10))
             half.sendall(b"GET /livez HTTP/1.1\r\nHost")
-        refused(seen[-1], 503, "overloaded")
+            return None
+
+        refused(wait_for(answered_when_crowded, "no connection is left for a shard"), 503, "overloaded")
         assert front.ask("GET", "/livez").status == 200, "that takes one connection, not two"
 
 

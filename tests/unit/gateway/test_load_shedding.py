@@ -107,11 +107,13 @@ async def shard(tmp_path: Path) -> InProcessShard:
 
 async def fill(shard: InProcessShard) -> list[Any]:
     """One in flight and two in the ring. Returns what is to be awaited once the disk goes on."""
+    flusher = shard.committer._flusher
+    assert isinstance(flusher, HeldDisk)
     waiting = []
     for number in range(3):
         waiting.append(asyncio.create_task(shard.post(f"order-000{number}")))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        while not flusher.pending or len(shard.committer.ring) < number:
+            await asyncio.sleep(0)
     return waiting
 
 

@@ -55,8 +55,10 @@ async def test_a_hung_commit_ends_the_process(tmp_path: Path) -> None:
     shard = in_process_shard(tmp_path, flusher=HeldDisk)
     ended: list[bool] = []
     posted = asyncio.create_task(shard.post("order-0001"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    flusher = shard.committer._flusher
+    assert isinstance(flusher, HeldDisk)
+    while not flusher.pending:
+        await asyncio.sleep(0)
     shard.clock.advance(31)
     Watchdog(shard.committer, shard.health, lambda: ended.append(True)).look()
     assert ended == [True]
