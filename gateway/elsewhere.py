@@ -6,8 +6,9 @@
   it had accepted its tailer ships, so the Ledger is asked again for a moment before the read is refused.
 - When an open payment has stood still for a while, or since before this process: does the Ledger know better?
 
-All are asked at once. Bounded: how many look-ups are under way, how long each takes, how many a no is kept
-for and how long, how often one payment is refreshed. It is all memory: nothing survives a crash, or has to.
+All are asked at once. Bounded: how many look-ups are under way, how long each takes, how often one payment is
+refreshed. A no is never kept: a POST on its way to a shard that owned the id before may make it untrue at any
+moment. It is all memory: nothing survives a crash, or has to.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from tollgate.growing_wait import GrowingWait
 from tollgate.ids import payment_key
 from tollgate.v1.payment_pb2 import Payment
 
-_NO_KEPT_S: Final = 1.0
-_KEPT_MAX: Final = 10_000  # 200 bytes each
+_REFRESHED_MAX: Final = 10_000  # 200 bytes each
 # Where the processors are behind, every poll is of a payment that stands still: so many are refreshed at once
 # and the rest answered as they are; while the Ledger is silent nobody waits to hear so again.
 _REFRESHES_MAX: Final = 8
@@ -95,8 +95,7 @@ class Elsewhere:
         self._policy = policy
         self._refresh_after_us = round(policy.refresh_after_s * 1_000_000)
         self._began_us = clock.now_us()
-        self._noes: Recently[int] = Recently(clock, _NO_KEPT_S, _KEPT_MAX)  # by which version of the ring
-        self._refreshed: Recently[None] = Recently(clock, policy.refresh_after_s, _KEPT_MAX)
+        self._refreshed = Recently(clock, policy.refresh_after_s, _REFRESHED_MAX)
         self._in_flight = 0
         self._refreshing = 0
         self._waiting = 0
@@ -125,8 +124,6 @@ class Elsewhere:
         self, merchant: str, checkout_id: str, shards: Sequence[str]
     ) -> Payment | None:
         """The payment if somebody has it. None also when somebody could not be asked."""
-        if self._is_denied(payment_key(merchant, checkout_id)):
-            return None
         said = await self._look_up("accept", merchant, checkout_id, shards)
         if not isinstance(said, Payment):
             return None
@@ -134,10 +131,7 @@ class Elsewhere:
         return said
 
     async def before_denying(self, merchant: str, checkout_id: str) -> Answer:
-        """UNKNOWN only when the Ledger and every shard that may have it have said no, at most 1 s ago."""
-        key = payment_key(merchant, checkout_id)
-        if self._is_denied(key):
-            return Absence.UNKNOWN
+        """UNKNOWN only when the Ledger and every shard that may have it have now said no."""
         owners = self._ring.owners
         asked = owners.asked_before_denying(checkout_id)
         said = await self._look_up("deny", merchant, checkout_id, asked, self._policy.shipped_within_s)
@@ -147,7 +141,6 @@ class Elsewhere:
             return said
         if owners.version != self._ring.owners.version:  # others may have it by now, and were not asked
             return Absence.SILENT
-        self._noes.put(key, owners.version)
         return said
 
     def is_stale(self, payment: Payment) -> bool:
@@ -167,7 +160,7 @@ class Elsewhere:
         """As the Ledger has it, if that is newer and on disk here too; else the payment itself."""
         if self._is_busy_refreshing():  # since `is_stale` was asked
             return payment
-        self._refreshed.put(payment_key(payment.merchant, payment.checkout_id), None)
+        self._refreshed.put(payment_key(payment.merchant, payment.checkout_id))
         self._refreshing += 1
         try:
             said = await self._look_up("refresh", payment.merchant, payment.checkout_id, ())
@@ -181,10 +174,6 @@ class Elsewhere:
 
     def _is_busy_refreshing(self) -> bool:
         return self._refreshing >= _REFRESHES_MAX or self._clock.monotonic() < self._silent_until
-
-    def _is_denied(self, key: str) -> bool:
-        """Whether everybody said no a moment ago, on the ring as it still is."""
-        return self._noes.get(key) == self._ring.owners.version
 
     async def _look_up(
         self,

@@ -92,7 +92,7 @@ class RingOfShards:
         [step] = random.choices(list(steps), list(steps.values()))
         step()
         for node in self.nodes.values():
-            node.shard.clock.advance(2)  # a no is kept for one second
+            node.shard.clock.advance(2)
 
     def a_new_id(self) -> None:
         self.ids[self.random.randrange(4)] = f"checkout-{self.random.getrandbits(32):08x}"
