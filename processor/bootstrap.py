@@ -8,6 +8,7 @@ come home and are committed, then everything is closed. What doesn't come home i
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,6 +22,7 @@ from processor import metrics
 from processor.budget import Budget, BudgetPolicy, SharedBudget
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
+from processor.first_calls import Beginnings
 from processor.gauges import WaitingGauges
 from processor.inbox import Inbox, PspWebhooks
 from processor.intake import Intake
@@ -157,7 +159,8 @@ async def _serve(
 
     server = await start_ledger(section.grpc, pool, owners.owner, clock, on_stored)
     stack.push_async_callback(server.stop, _CLOSE_S)
-    intake = Intake(pool, publisher, clock, on_stored, inbox.wake)
+    beginnings = Beginnings(pipeline, dispatcher, settings.budgets(), section.lease_s, clock)
+    intake = Intake(pool, publisher, clock, on_stored, inbox.wake, beginnings, relay.wake)
     consumer = ChangeConsumer(
         settings.kafka_bootstrap, intake.handle, section.intake_batch_max, section.instance
     )
@@ -172,6 +175,7 @@ async def _serve(
             _running(WaitingGauges(settings.postgres_dsn, clock, section.lease_s).run()) as counting_waits,
             _running(counting.run() if rules.velocity else stop.wait()) as counted,
         ):
+            _collect_seldom()
             health.report("start", None)
             _log.info("ready", grpc=section.grpc, ops=section.ops)
             await _first_to_end(
@@ -195,6 +199,15 @@ async def _serve(
                 lane.stop()
             await asyncio.wait({dispatching}, timeout=_CLOSE_S)
         await asyncio.gather(*(lane.drain(_DRAIN_S) for lane in lanes))
+
+
+def _collect_seldom() -> None:
+    """What was built at the start lives as long as the process; the rest leaves hardly a cycle behind. Left
+    at its defaults the collector took 20 % of the processor's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 async def _open(settings: ProcessorSettings, health: Health) -> Pool:

@@ -93,6 +93,7 @@ def _acceptance(change: Change, record: ChangeRecord, now_us: int) -> Acceptance
     payment.CopyFrom(change.acceptance)
     payment.status = PENDING
     payment.version = FIRST_VERSION
+    payment.ClearField("change_sequence")  # its shard's own: no row has it
     payment.updated_at_us = max(now_us, payment.created_at_us)
     origin = Origin(
         shard=change.shard,

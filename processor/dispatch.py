@@ -1,14 +1,18 @@
 """Dispatch: claims what is due, as much as there is room for, and hands it to the pipeline.
 
 Woken as soon as intake or an outcome commits; polls otherwise, for what became due by itself or was left by a
-worker that died. At most `concurrency` operations are in flight here.
+worker that died. At most `concurrency` operations are in flight here, those included for which intake has
+reserved room: they come claimed and stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -16,6 +20,7 @@ from processor import metrics
 from processor.operation import Claim
 from processor.patience import Health, persist
 from processor.pipeline import Pipeline
+from processor.storage.attempts import NewAttempt
 from processor.storage.database import Pool
 from processor.storage.operations import claim
 from tollgate.clock import Clock
@@ -45,6 +50,7 @@ class Dispatcher:
         self._stopping = False
         self._more = False  # the last claim was cut off by its limit
         self._woken = asyncio.Event()
+        self._eased = asyncio.Event()  # there may be room for what comes claimed
         self._batches: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -61,16 +67,46 @@ class Dispatcher:
         while not self._stopping:
             self._woken.clear()
             limit = min(self._policy.concurrency - self._in_flight, self._policy.batch_max)
+            self._in_flight += limit  # theirs, while intake begins payments beside the claim
             claims = await self._claim(limit) if limit else []
             self._more = len(claims) == limit
+            self.give_back(limit - len(claims))
             if claims:
-                self._start(claims)
+                self._start(len(claims), partial(self._pipeline.run, claims))
             if not self._more or not self._has_room():
                 await self._wait()
+
+    async def reserve(self, wanted: int, patience_s: float) -> int:
+        """Room for at most `wanted` operations that come claimed. Waits while there is none, or while what is
+        due has not all been claimed; 0 when that lasts too long, or at the stop.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while not (self._stopping or (self._has_room() and not self._more)):
+                    self._eased.clear()
+                    await self._eased.wait()
+        if self._stopping or self._more or not self._has_room():
+            return 0
+        room = min(wanted, self._policy.concurrency - self._in_flight)
+        self._in_flight += room
+        return room
+
+    def give_back(self, room: int) -> None:
+        """What was reserved and is not, or no longer, needed."""
+        self._in_flight -= room
+        self._eased.set()
+        if self._more and self._has_room():
+            self.wake()
+
+    def carry_out(self, attempts: Sequence[NewAttempt]) -> None:
+        """Operations that are claimed and stored, in room that was reserved and is theirs from now."""
+        if attempts:
+            self._start(len(attempts), partial(self._pipeline.run_stored, attempts))
 
     def stop(self) -> None:
         """No claim begins after this; one under way is still carried out, not left to its lease."""
         self._stopping = True
+        self._eased.set()
         self.wake()
 
     async def drain(self, timeout_s: float) -> None:
@@ -93,9 +129,8 @@ class Dispatcher:
 
         return await persist(self._health, "postgres", act)
 
-    def _start(self, claims: Sequence[Claim]) -> None:
-        left = len(claims)
-        self._in_flight += left
+    def _start(self, left: int, run: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
+        """`run` calls what it is given once for each of the `left` operations."""
         metrics.CLAIMED.inc(left)
         metrics.IN_FLIGHT.inc(left)
 
@@ -107,15 +142,13 @@ class Dispatcher:
         def ended(task: asyncio.Task[None]) -> None:
             self._ended(task, left)
 
-        task = asyncio.create_task(self._pipeline.run(claims, finished))
+        task = asyncio.create_task(run(finished))
         self._batches.add(task)
         task.add_done_callback(ended)
 
     def _finished(self, count: int) -> None:
-        self._in_flight -= count
         metrics.IN_FLIGHT.dec(count)
-        if self._more and self._has_room():
-            self.wake()
+        self.give_back(count)
 
     def _has_room(self) -> bool:
         """Enough to be worth a claim: a slot at a time would cost a transaction each."""

@@ -21,29 +21,47 @@ from tollgate.v1.payment_pb2 import Payment
 from tollgate.v1.shard_pb2 import StatusUpdate
 
 SOURCE: Final = "/tollgate/payments"
+_ALIKE: Final = (  # of every event
+    ("ce_specversion", b"1.0"),
+    ("ce_source", SOURCE.encode()),
+    ("content-type", b"application/json"),
+)
+_PAYMENT_FIELD: Final = bytes([StatusUpdate.PAYMENT_FIELD_NUMBER << 3 | 2])
 
 
 def event_record(payment: Payment, event_type: str, operation_id: str | None = None) -> Outgoing:
     """`operation_id`: the capture, cancel or refund that the version is about."""
-    key = payment_key(payment.merchant, payment.checkout_id)
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_id": f"{key}/{payment.version}",
-        "ce_source": SOURCE,
-        "ce_type": event_type,
-        "ce_time": rfc3339(payment.updated_at_us),
-        "ce_subject": key,
-        "ce_version": str(payment.version),
-        "ce_operationid": operation_id,
-        "ce_traceparent": payment.traceparent,
-        "content-type": "application/json",
-    }
-    headers = [(name, value.encode()) for name, value in attributes.items() if value]
-    return Outgoing(topics.EVENTS, key.encode(), orjson.dumps(payment_document(payment)), headers)
+    subject = payment_key(payment.merchant, payment.checkout_id)
+    key = subject.encode()
+    headers = [
+        *_ALIKE,
+        ("ce_id", f"{subject}/{payment.version}".encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_time", rfc3339(payment.updated_at_us).encode()),
+        ("ce_subject", key),
+        ("ce_version", str(payment.version).encode()),
+    ]
+    if operation_id:
+        headers.append(("ce_operationid", operation_id.encode()))
+    if payment.traceparent:
+        headers.append(("ce_traceparent", payment.traceparent.encode()))
+    return Outgoing(topics.EVENTS, key, orjson.dumps(payment_document(payment)), headers)
 
 
-def status_record(payment: Payment, shard: int, now_us: int) -> Outgoing:
-    """The full snapshot, to the partition that is the shard's."""
-    update = StatusUpdate(payment=payment, published_at_us=now_us)
-    key = payment_key(payment.merchant, payment.checkout_id).encode()
-    return Outgoing(topics.STATUS, key, update.SerializeToString(), partition=shard)
+def status_record(key: bytes, snapshot: bytes, shard: int, now_us: int) -> Outgoing:
+    """A `Payment` as it is serialized, to the partition that is the shard's. It is not read again for it: a
+    message within a message is its length and its bytes.
+    """
+    published = StatusUpdate(published_at_us=now_us).SerializeToString()
+    value = _PAYMENT_FIELD + _varint(len(snapshot)) + snapshot + published
+    return Outgoing(topics.STATUS, key, value, partition=shard)
+
+
+def _varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/"""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

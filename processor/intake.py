@@ -8,6 +8,9 @@
    its bytes and where it came from. What a redrive brought and was stored is noted as taken in.
 4. Only then does `handle` return, and only then may the offsets be committed.
 
+Where there is room, payments are begun in the transaction that stores them (`processor/first_calls`), as much
+of the batch at a time as can be.
+
 A crash anywhere repeats the batch, and every step may meet its own traces. A dependency that is down raises
 OperationalError: nothing is committed, nothing is dead-lettered.
 """
@@ -21,10 +24,11 @@ import structlog
 from processor import metrics
 from processor.changes import ChangeRecord, Refused, parse
 from processor.dead_letters import BEHIND, OpenLetters, dlq_record, is_redriven, key_hash, origin_of
+from processor.first_calls import Beginnings, Room
 from processor.kafka.producer import Publishing
 from processor.storage.database import Pool
 from processor.storage.dead_letters import SetAside, any_open, mark_taken_in, open_letters, set_aside
-from processor.storage.intake import Acceptance, Ingested, ReceivedWebhook, ingest
+from processor.storage.intake import NONE, Acceptance, Ingested, ReceivedWebhook, ingest
 from tollgate import topics
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, RejectedInput
@@ -35,8 +39,8 @@ Parsed = tuple[ChangeRecord, Acceptance | ReceivedWebhook]
 
 
 class Intake:
-    """`on_stored` is called after each commit that brought something new; `on_webhooks` after those that
-    brought a webhook.
+    """`on_stored` is called after each commit that left something to be claimed, `on_begun` after every
+    other, which has something to be told at most; `on_webhooks` after those that brought a webhook.
     """
 
     def __init__(
@@ -46,15 +50,32 @@ class Intake:
         clock: Clock,
         on_stored: Callable[[], None],
         on_webhooks: Callable[[], None] = lambda: None,
+        beginnings: Beginnings | None = None,
+        on_begun: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._publisher = publisher
         self._clock = clock
         self._on_stored = on_stored
         self._on_webhooks = on_webhooks
+        self._beginnings = beginnings
+        self._on_begun = on_begun
 
     async def handle(self, records: Sequence[ChangeRecord]) -> None:
         """Everything in `records` is durable when it returns. Raises OperationalError to be called again."""
+        if self._beginnings is None:
+            await self._handle(records)
+            return
+        while records:
+            room = await self._beginnings.reserve(len(records))
+            size = room.left or len(records)
+            try:
+                await self._handle(records[:size], room)
+            finally:
+                room.close()
+            records = records[size:]
+
+    async def _handle(self, records: Sequence[ChangeRecord], room: Room | None = None) -> None:
         now_us = self._clock.now_us()
         letters = await self._open_letters(records)
         good: list[Parsed] = []
@@ -69,14 +90,13 @@ class Intake:
             else:
                 letters.discard(record)
                 good.append((record, change))
-        refused += await self._store(good, letters, now_us)
+        refused += await self._store(good, letters, now_us, room)
         if refused:
             await self._dead_letter(refused, now_us)
         aside = {origin_of(record) for record, _reason in refused}
         returned = {origin_of(record) for record in records if is_redriven(record)} - aside
         if returned:
             await mark_taken_in(self._pool, list(returned), now_us)
-        self._on_stored()
         if any(isinstance(change, ReceivedWebhook) for _record, change in good):
             self._on_webhooks()
 
@@ -86,20 +106,28 @@ class Intake:
         return OpenLetters(await open_letters(self._pool, list({key_hash(one.key) for one in records})))
 
     async def _store(
-        self, good: Sequence[Parsed], letters: OpenLetters, now_us: int
+        self, good: Sequence[Parsed], letters: OpenLetters, now_us: int, room: Room | None = None
     ) -> list[tuple[ChangeRecord, str]]:
+        """What is refused is not begun: then it is refused for the payment's own content."""
         if not good:
             return []
+        acceptances = [change for _record, change in good if isinstance(change, Acceptance)]
+        webhooks = [change for _record, change in good if isinstance(change, ReceivedWebhook)]
+        first_calls = room.first_calls(acceptances) if room else NONE
         try:
-            acceptances = [change for _record, change in good if isinstance(change, Acceptance)]
-            webhooks = [change for _record, change in good if isinstance(change, ReceivedWebhook)]
-            ingested = await ingest(self._pool, acceptances, webhooks, now_us)
+            ingested = await ingest(self._pool, acceptances, webhooks, now_us, first_calls)
         except RejectedInput as error:
-            if len(good) > 1:
+            if len(good) > 1 or first_calls.attempts:
                 return [refused for one in good for refused in await self._store_alone(one, letters, now_us)]
             letters.add(good[0][0])
             return [(good[0][0], error.message)]
+        if room:
+            room.go(ingested.begun)
         _count(ingested, acceptances, len(webhooks), now_us)
+        if ingested.fresh > len(ingested.begun):
+            self._on_stored()
+        else:
+            self._on_begun()
         return []
 
     async def _store_alone(

@@ -99,6 +99,7 @@ class Claim:
     created_at_us: int
     steps: tuple[TakenStep, ...] = ()  # in order
     risk_score: int | None = None
+    is_as_stored: bool = True  # else the payment holds a token in place of a name that its row has
 
     @property
     def key(self) -> tuple[str, str, str]:

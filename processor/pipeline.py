@@ -6,6 +6,8 @@
 4. All requests of the batch are stored in one transaction. What that doesn't confirm is not sent.
 5. The calls go out side by side, with no transaction open, each only while its lease certainly outlives it.
 6. Each answer is concluded by the committer as it comes.
+
+A payment that intake brings can be `begun` by it: steps 1 to 4 then belong to the transaction that stores it.
 """
 
 from __future__ import annotations
@@ -36,9 +38,16 @@ from processor.operation import (
     TakenStep,
     next_step,
 )
-from processor.outcome import ANSWER_OF, Decision, decide_expired, decide_missing, decide_risk_declined
+from processor.outcome import (
+    ANSWER_OF,
+    Decision,
+    begin,
+    decide_expired,
+    decide_missing,
+    decide_risk_declined,
+)
 from processor.patience import Health, persist
-from processor.psp.interface import OperationKind, Order, Outcome, PspAdapter
+from processor.psp.interface import OperationKind, Order, Outcome, PspAdapter, Resolution
 from processor.risk import Assessment, RiskAssessor
 from processor.storage.attempts import Assessed, NewAttempt, store_attempts
 from processor.storage.database import Pool
@@ -47,7 +56,7 @@ from processor.storage.vault import find_named
 from processor.vault import Missing, customer_named, method_named, resolve
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError, RejectedInput
-from tollgate.ids import psp_idempotency_key
+from tollgate.ids import PAYMENT_OPERATION, psp_idempotency_key
 from tollgate.v1.payment_pb2 import Payment
 
 _ASSESSED_AGAIN_S: Final = 10.0
@@ -95,6 +104,39 @@ class Pipeline:
         ways = [self.call(attempt) for attempt in allowed]
         ways += [self.conclude(conclusion) for conclusion in conclusions]
         await asyncio.gather(*(finishing(way, on_finished) for way in ways))
+
+    async def run_stored(self, attempts: Sequence[NewAttempt], on_finished: Callable[[], None]) -> None:
+        """The same for calls that are stored already, under leases that hold."""
+        await asyncio.gather(*(finishing(self.call(attempt), on_finished) for attempt in attempts))
+
+    def begun(self, payment: Payment, lease_ends: float) -> NewAttempt | None:
+        """The first call of a payment that nobody has stored yet, as if it had been claimed already.
+
+        None when its first step is another, or somebody must be asked before it: then it is claimed like
+        any other. So is one whose PSP tells only by webhook: were Postgres' answer lost after its commit, a
+        person would be asked about what was never sent.
+        """
+        adapter = self._adapters.get(payment.psp)
+        now_us = self._clock.now_us()
+        following = begin(payment, now_us)
+        if adapter is None or following is None or customer_named(payment) or method_named(payment):
+            return None
+        claim = Claim(
+            following,
+            PAYMENT_OPERATION,
+            fencing_token=1,
+            lease_ends=lease_ends,
+            kind=OperationKind.PAYMENT,
+            amount=payment.amount,
+            created_at_us=payment.updated_at_us,
+        )
+        match next_step(claim, adapter.plan, now_us):
+            case Execute(step) if adapter.plan.terms[step].resolution is not Resolution.WEBHOOK:
+                verdict = self._assessor.assess_at_once(following)
+                if verdict is None or verdict.declined:
+                    return None
+                return self._first(replace(claim, risk_score=verdict.score), step, _stored_form(verdict))
+        return None
 
     async def plan(self, claims: Sequence[Claim]) -> tuple[list[NewAttempt], list[Conclusion]]:
         """The calls that are to be made, and what is concluded without one. Nothing is stored or sent yet."""
@@ -151,7 +193,7 @@ class Pipeline:
                     decide = partial(decide_missing, code=code, message=message, now_us=now_us)
                     conclusions.append(Conclusion(claim, decide))
                 case payment:
-                    resolved.append((replace(claim, payment=payment), step))
+                    resolved.append((replace(claim, payment=payment, is_as_stored=False), step))
         return resolved
 
     async def _assess(

@@ -38,6 +38,7 @@ from processor.storage.slices import SliceLease
 from tollgate import topics
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
+from tollgate.ids import payment_key
 from tollgate.v1.payment_pb2 import Payment
 
 _REFRESH_S: Final = 1.0
@@ -74,15 +75,17 @@ def plan_deliveries(
     newest = {(entry.merchant, entry.checkout_id): entry.version for entry in entries}
     plan = Deliveries()
     for entry in entries:
-        payment = Payment.FromString(entry.snapshot)
-        outgoing = [event_record(payment, entry.event_type, entry.operation_id)]
+        event = event_record(Payment.FromString(entry.snapshot), entry.event_type, entry.operation_id)
+        outgoing = [event]
         if newest[entry.merchant, entry.checkout_id] == entry.version:
             owner = owner_of(entry.checkout_id)
             shards = {*entry.shards, *(() if owner is None else (owner,))}
-            outgoing += [status_record(payment, shard, now_us) for shard in sorted(shards)]
+            outgoing += [status_record(event.key, entry.snapshot, shard, now_us) for shard in sorted(shards)]
         plan.of_entry.append((entry, _append(plan.records, outgoing)))
     for resend in resends:
-        record = status_record(resend.payment, resend.shard, now_us)
+        payment = resend.payment
+        key = payment_key(payment.merchant, payment.checkout_id).encode()
+        record = status_record(key, payment.SerializeToString(), resend.shard, now_us)
         plan.of_resend.append((resend, _append(plan.records, [record])))
     return plan
 

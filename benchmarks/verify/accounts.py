@@ -101,7 +101,8 @@ def write_topics(payments: Iterable[Payment], bootstrap: str, shard: int) -> Non
     )
     for payment in payments:
         outgoing = [event_record(at(payment, *version), "tollgate.payment") for version in _VERSIONS]
-        outgoing.append(status_record(last(payment), shard, payment.created_at_us))
+        snapshot = last(payment).SerializeToString()
+        outgoing.append(status_record(outgoing[0].key, snapshot, shard, payment.created_at_us))
         for record in outgoing:
             headers: list[tuple[str, str | bytes | None]] = list(record.headers)
             while True:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import aiohttp
 import orjson
 
-from processor.psp.answer import document_in, read_bounded, seconds_in, text_in, told_in
+from processor.psp.answer import document_in, seconds_in, text_in, told_in
+from processor.psp.exchange import Exchanges, NeverConnected, NoWholeAnswer
 from processor.psp.interface import (
     ActionRequired,
     Approved,
@@ -53,6 +53,7 @@ PLAN: Final = PspPlan(
 _CHARGES: Final = "/v1/charges"
 _PATH_OF: Final = {CAPTURE: "capture", CANCEL: "cancel", REFUND: "refunds"}
 _REFUSED_OPERATION: Final = frozenset({"invalid_transition", "amount_too_large"})
+_HEADERS: Final = {"Content-Type": "application/json", "User-Agent": "tollgate"}
 _CONNECT_SHARE: Final = 0.4  # of the time-out; past it nothing was sent
 
 
@@ -65,13 +66,7 @@ class SimulatorPsp:
         self, url: str, timeout_s: float, connections_max: int = 64, replayed_s_max: float = math.inf
     ) -> None:
         self.plan = PLAN.replaying_for(replayed_s_max)
-        self._url = url.rstrip("/")
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections_max, limit_per_host=connections_max),
-            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s * _CONNECT_SHARE),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "User-Agent": "tollgate"},
-        )
+        self._exchanges = Exchanges(url, timeout_s, timeout_s * _CONNECT_SHARE, connections_max)
 
     def build(self, order: Order, step: str, idempotency_key: str) -> PspRequest:
         payment = order.payment
@@ -91,42 +86,32 @@ class SimulatorPsp:
         return PspRequest("POST", _CHARGES, idempotency_key, orjson.dumps(content))
 
     async def send(self, request: PspRequest, traceparent: str) -> Outcome:
-        """aiohttp sends a POST once and never again by itself, on a stale connection either."""
-        headers = {"Idempotency-Key": request.idempotency_key}
+        headers = _HEADERS | {"Idempotency-Key": request.idempotency_key}
         if traceparent and traceparent.isascii() and traceparent.isprintable():
             headers["traceparent"] = traceparent
         try:
-            async with self._session.request(
-                request.method,
-                self._url + request.path,
-                data=request.body,
-                headers=headers,
-                allow_redirects=False,
-            ) as response:
-                answer = await read_bounded(response)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Retryable(f"no connection: {type(error).__name__}")
-        except (TimeoutError, aiohttp.ClientError) as error:
-            return Unknown(f"no whole answer: {type(error).__name__}")
-        return interpret(request, response.status, response.headers.get("Retry-After"), answer)
+            answer = await self._exchanges.ask(request.method, request.path, headers, request.body)
+        except NeverConnected as error:
+            return Retryable(f"no connection: {error}")
+        except NoWholeAnswer as error:
+            return Unknown(f"no whole answer: {error}")
+        return interpret(request, answer.status, answer.retry_after, answer.body)
 
     async def ask(self, payment: Payment) -> Outcome:
         """Reads the charge itself: the simulator's reads are as consistent as its writes."""
-        url = f"{self._url}{_CHARGES}/{payment.psp_reference}"
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                answer = await read_bounded(response)
-        except (TimeoutError, aiohttp.ClientError) as error:
-            return Unknown(f"no whole answer: {type(error).__name__}", payment.psp_reference)
-        if response.status != 200:
-            return Unknown(f"the PSP answered {response.status}", payment.psp_reference)
-        return interpret_standing(payment, answer)
+            answer = await self._exchanges.ask("GET", f"{_CHARGES}/{payment.psp_reference}", _HEADERS)
+        except (NeverConnected, NoWholeAnswer) as error:
+            return Unknown(f"no whole answer: {error}", payment.psp_reference)
+        if answer.status != 200:
+            return Unknown(f"the PSP answered {answer.status}", payment.psp_reference)
+        return interpret_standing(payment, answer.body)
 
     async def look_up(self, request: PspRequest, reference: str) -> Outcome:
         return Unknown("the simulator is asked by sending the same bytes again", reference)
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._exchanges.close()
 
 
 def interpret(request: PspRequest, status: int, retry_after: str | None, answer: bytes) -> Outcome:

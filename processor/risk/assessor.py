@@ -23,3 +23,7 @@ class RiskAssessor(Protocol):
     async def assess(self, payment: Payment) -> Assessment:
         """The same payment always comes to the same assessment; asking twice has no effect."""
         ...
+
+    def assess_at_once(self, payment: Payment) -> Assessment | None:
+        """The same, when nobody has to be asked for it; else None."""
+        ...

@@ -37,5 +37,8 @@ class RemoteAssessor:
             )
         return Assessment(answer.score, tuple(answer.reasons), answer.declined)
 
+    def assess_at_once(self, payment: Payment) -> None:
+        """The service is always asked."""
+
     async def close(self) -> None:
         await self._channel.close()

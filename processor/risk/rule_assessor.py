@@ -29,6 +29,11 @@ class RuleAssessor:
         self._counting = counting
         self._timeout_s = timeout_s
 
+    def assess_at_once(self, payment: Payment) -> Assessment | None:
+        if self._counting is not None and counted_rules(self._rules, payment):
+            return None
+        return assess(payment, self._rules, {}, self._decline_at)
+
     async def assess(self, payment: Payment) -> Assessment:
         """Raises OperationalError when what is to be counted can't be, in time."""
         counted = counted_rules(self._rules, payment)

@@ -10,34 +10,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from asyncpg import Record
+
 from processor.operation import CallKind, Claim
 from processor.psp.interface import PspRequest
 from processor.storage.database import Connection, Pool, columns_of, translated
 
-_STORE_ATTEMPTS: Final = """
-WITH wanted AS (
-    SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::bytea[], $11::integer[], $12::text[], $13::integer[]
-    ) AS w (merchant, checkout_id, operation_id, fencing_token, step, psp, idempotency_key, method, path,
-            body, number, kind, position)
-), held AS (
-    UPDATE operations AS o SET claimable_at = now() + make_interval(secs => $14)
-    FROM wanted AS w
-    WHERE o.merchant = w.merchant AND o.checkout_id = w.checkout_id AND o.id = w.operation_id
-      AND o.fencing_token = w.fencing_token AND o.status = 'pending'
-    RETURNING o.merchant, o.checkout_id, o.id AS operation_id
-), stored AS (
-    INSERT INTO psp_requests (merchant, checkout_id, operation_id, step, psp, idempotency_key, method, path,
-                              body, first_sent_at, position)
-    SELECT w.merchant, w.checkout_id, w.operation_id, w.step, w.psp, w.idempotency_key, w.method, w.path,
-           w.body, $15, w.position
-    FROM wanted AS w JOIN held USING (merchant, checkout_id, operation_id)
-    ON CONFLICT DO NOTHING
-)
+# No statement joins what was handed in with itself: with hash joins off its cost would grow with the square.
+_RENEW: Final = """
+UPDATE operations AS o SET claimable_at = now() + make_interval(secs => $5)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+    AS w (merchant, checkout_id, operation_id, fencing_token)
+WHERE o.merchant = w.merchant AND o.checkout_id = w.checkout_id AND o.id = w.operation_id
+  AND o.fencing_token = w.fencing_token AND o.status = 'pending'
+RETURNING o.merchant, o.checkout_id, o.id AS operation_id
+"""
+
+_REQUESTS: Final = """
+INSERT INTO psp_requests (merchant, checkout_id, operation_id, step, psp, idempotency_key, method, path, body,
+                          position, first_sent_at)
+SELECT *, $11 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                          $8::text[], $9::bytea[], $10::integer[]) AS r
+ON CONFLICT DO NOTHING
+"""
+
+_ATTEMPTS: Final = """
 INSERT INTO attempts (merchant, checkout_id, operation_id, step, number, kind, fencing_token, sent_at)
-SELECT w.merchant, w.checkout_id, w.operation_id, w.step, w.number, w.kind, w.fencing_token, $15
-FROM wanted AS w JOIN held USING (merchant, checkout_id, operation_id)
+SELECT *, $8 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::text[],
+                         $7::bigint[]) AS a
 -- Stored by this very claim, whose answer from Postgres was lost: nothing was sent yet.
 ON CONFLICT (merchant, checkout_id, operation_id, step, number) DO UPDATE SET sent_at = excluded.sent_at
     WHERE attempts.fencing_token = excluded.fencing_token AND attempts.outcome IS NULL
@@ -80,30 +80,48 @@ async def store_attempts(
     pool: Pool, attempts: Sequence[NewAttempt], lease_s: float, now_us: int
 ) -> set[tuple[str, str, str]]:
     """The keys of those that may be sent now; the others' leases were lost."""
-    assessed = [(attempt.claim, attempt.assessed) for attempt in attempts if attempt.assessed]
-    columns = columns_of(
-        [
-            (
-                *attempt.claim.key,
-                attempt.claim.fencing_token,
-                attempt.step,
-                attempt.psp,
-                attempt.request.idempotency_key,
-                attempt.request.method,
-                attempt.request.path,
-                attempt.request.body,
-                attempt.number,
-                attempt.kind.value,
-                attempt.position,
-            )
-            for attempt in attempts
-        ]
-    )
+    leases = columns_of([(*attempt.claim.key, attempt.claim.fencing_token) for attempt in attempts])
     with translated("storing attempts"):
         async with pool.acquire() as connection, connection.transaction():
-            await store_assessments(connection, assessed, now_us)
-            rows = await connection.fetch(_STORE_ATTEMPTS, *columns, lease_s, now_us)
-            return {(row["merchant"], row["checkout_id"], row["operation_id"]) for row in rows}
+            held = _keys(await connection.fetch(_RENEW, *leases, lease_s))
+            return await insert_attempts(
+                connection, [attempt for attempt in attempts if attempt.claim.key in held], now_us
+            )
+
+
+async def insert_attempts(
+    connection: Connection, attempts: Sequence[NewAttempt], now_us: int
+) -> set[tuple[str, str, str]]:
+    """In the caller's transaction, which holds their operations. The keys of those that may be sent."""
+    if not attempts:
+        return set()
+    assessed = [(attempt.claim, attempt.assessed) for attempt in attempts if attempt.assessed]
+    await store_assessments(connection, assessed, now_us)
+    requests = [
+        (
+            *attempt.claim.key,
+            attempt.step,
+            attempt.psp,
+            attempt.request.idempotency_key,
+            attempt.request.method,
+            attempt.request.path,
+            attempt.request.body,
+            attempt.position,
+        )
+        for attempt in attempts
+        if attempt.number == 1
+    ]
+    if requests:
+        await connection.execute(_REQUESTS, *columns_of(requests), now_us)
+    calls = [
+        (*attempt.claim.key, attempt.step, attempt.number, attempt.kind.value, attempt.claim.fencing_token)
+        for attempt in attempts
+    ]
+    return _keys(await connection.fetch(_ATTEMPTS, *columns_of(calls), now_us))
+
+
+def _keys(rows: Sequence[Record]) -> set[tuple[str, str, str]]:
+    return {(row["merchant"], row["checkout_id"], row["operation_id"]) for row in rows}
 
 
 async def store_assessments(

@@ -19,11 +19,11 @@ from asyncpg import Record
 from processor.outcome import Decision
 from processor.psp.webhook import Irrelevant, Reading, Report, Unreadable
 from processor.storage.database import Connection, Pool, columns_of, translated
+from processor.storage.locks import lock_payments
 from processor.storage.operations import (
     CLAIM_COLUMNS,
     Conclusion,
     claim_from,
-    lock_payments,
     store_anomalies,
     with_steps,
     write_decided,

@@ -22,7 +22,8 @@ from processor.outcome import Decision, begin
 from processor.psp.interface import OperationKind, PspRequest
 from processor.storage.attempts import Assessed, store_assessments
 from processor.storage.database import Connection, Pool, columns_of, translated
-from processor.storage.payments import ROW_COLUMNS, advance, locked_payments, payment_from, shown_id
+from processor.storage.locks import lock_claimed
+from processor.storage.payments import ROW_COLUMNS, advance, payment_from, shown_id
 from tollgate.v1.payment_pb2 import Payment
 
 # now() is the transaction's start and may be compared by index; clock_timestamp() may not.
@@ -67,15 +68,6 @@ UPDATE operations AS o SET
 FROM unnest($1::text[], $2::text[], $3::text[]) AS c (merchant, checkout_id, id)
 WHERE o.merchant = c.merchant AND o.checkout_id = c.checkout_id AND o.id = c.id
 """
-
-# First the payments, then the operations, as everywhere: whoever holds an operation waits for no payment.
-_LOCK_PAYMENTS: Final = f"""
-SELECT {ROW_COLUMNS}
-FROM unnest($1::text[], $2::text[]) AS c (merchant, checkout_id)
-JOIN payments AS p ON p.merchant = c.merchant AND p.checkout_id = c.checkout_id
-ORDER BY p.merchant, p.checkout_id
-FOR UPDATE OF p
-"""  # noqa: S608
 
 _LOCK_HELD: Final = """
 SELECT o.merchant, o.checkout_id, o.id AS operation_id, o.fencing_token
@@ -235,22 +227,11 @@ async def conclude_within(
     ]
 
 
-async def lock_payments(
-    connection: Connection, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Payment]:
-    """Those that there are, by merchant and checkout id."""
-    rows = await connection.fetch(_LOCK_PAYMENTS, *columns_of(keys))
-    return {
-        (payment.merchant, payment.checkout_id): payment
-        for payment in await locked_payments(connection, rows)
-    }
-
-
 async def _lock_held(
     connection: Connection, conclusions: Sequence[Conclusion]
 ) -> dict[tuple[str, str, str], Payment]:
     """The locked payment of every conclusion whose lease still holds."""
-    payments = await lock_payments(connection, [item.claim.key[:2] for item in conclusions])
+    payments = await lock_claimed(connection, [item.claim for item in conclusions])
     held = await connection.fetch(
         _LOCK_HELD, *columns_of([(*item.claim.key, item.claim.fencing_token) for item in conclusions])
     )

@@ -28,12 +28,15 @@ LIMIT $2
 
 _PUBLISHED: Final = "UPDATE outbox SET published_at = $2 WHERE id = ANY($1::bigint[])"
 
+# Lateral and not to be moved: while the tables are empty the planner would as soon read all payments for
+# them, and it keeps that plan.
 _RESENDS: Final = f"""
-SELECT {COLUMNS}, r.shard, r.requested_at
-FROM status_resends AS r
-JOIN payments AS p ON p.merchant = r.merchant AND p.checkout_id = r.checkout_id
-WHERE r.slice = ANY($1::smallint[])
-LIMIT $2
+SELECT p.*, r.shard, r.requested_at
+FROM (SELECT * FROM status_resends WHERE slice = ANY($1::smallint[]) LIMIT $2) AS r
+CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM payments AS p
+    WHERE p.merchant = r.merchant AND p.checkout_id = r.checkout_id OFFSET 0
+) AS p
 """  # noqa: S608
 
 _RESENT: Final = """

@@ -108,6 +108,12 @@ WITH amended AS (
 SELECT operation_count FROM amended
 """
 
+_TELL: Final = """
+INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[], $6::bytea[],
+                     $7::timestamptz[]) AS o
+"""
+
 _FIND: Final = f"SELECT {COLUMNS} FROM payments AS p WHERE merchant = $1 AND checkout_id = $2"  # noqa: S608
 
 
@@ -184,11 +190,12 @@ def operation_from(
 
 
 def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
-    """What a new payment's row and its first outbox entry are made of, one list a column."""
+    """What a new payment's row is made of, one list a column."""
     rows = [
         (
             payment.merchant,
             payment.checkout_id,
+            NAME[payment.status],
             payment.version,
             payment.amount,
             payment.currency,
@@ -204,12 +211,27 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
             payment.created_at_us,
             payment.updated_at_us,
             payment.expires_at_us,
-            slice_of(payment.merchant, payment.checkout_id),
-            payment.SerializeToString(),
         )
         for payment in payments
     ]
     return columns_of(rows)
+
+
+async def tell(connection: Connection, versions: Sequence[Payment]) -> None:
+    """The outbox entries of new payments' versions, a payment's in order."""
+    rows = [
+        (
+            payment.merchant,
+            payment.checkout_id,
+            payment.version,
+            slice_of(payment.merchant, payment.checkout_id),
+            f"tollgate.payment.{NAME[payment.status]}",
+            payment.SerializeToString(),
+            payment.updated_at_us,
+        )
+        for payment in versions
+    ]
+    await connection.execute(_TELL, *columns_of(rows))
 
 
 def shown_id(operation_id: str) -> str | None:

@@ -33,7 +33,8 @@ SELECT due.merchant, due.checkout_id, due.id
 FROM turn CROSS JOIN LATERAL (
     SELECT o.merchant, o.checkout_id, o.id
     FROM operations AS o
-    JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
+    -- Not the same as turn.merchant to the planner, which would walk over all the payments of that one.
+    JOIN payments AS p ON p.merchant = o.merchant || '' AND p.checkout_id = o.checkout_id
     WHERE o.psp = $1 AND o.merchant = turn.merchant AND o.claimable_at <= now()
     ORDER BY o.claimable_at
     LIMIT greatest(1, $3 / (SELECT count(*) FROM turn))

@@ -10,6 +10,7 @@ from typing import Final, cast
 from processor.budget import BudgetPolicy, SharedBudget
 from processor.commit import Committed, Committer
 from processor.dispatch import Dispatcher, DispatchPolicy
+from processor.first_calls import Beginnings
 from processor.inbox import Inbox, PspWebhooks
 from processor.intake import Intake
 from processor.judgement import Judge
@@ -38,10 +39,14 @@ _POLL_S: Final = 0.5
 
 
 class Rules:
-    """processor.risk.RiskAssessor: the amount alone decides."""
+    """processor.risk.RiskAssessor: the amount alone decides, and some of them have to be asked about."""
 
     async def assess(self, payment: Payment) -> Assessment:
         return Assessment(payment.amount % 100, (), declined=payment.amount == RISKY)
+
+    def assess_at_once(self, payment: Payment) -> Assessment | None:
+        is_asked = payment.amount % 4 == 0
+        return None if is_asked else Assessment(payment.amount % 100, (), declined=payment.amount == RISKY)
 
 
 @dataclass
@@ -113,7 +118,8 @@ class SimProcessor:
         self.ledger = LedgerService(
             pool, outside.owner_of, process, on_stored, lambda: f"op_{random.getrandbits(64):016x}"
         )
-        intake = Intake(pool, self.publishing, process, on_stored, inbox.wake)
+        beginnings = Beginnings(pipeline, dispatcher, budgeted, LEASE_S, process)
+        intake = Intake(pool, self.publishing, process, on_stored, inbox.wake, beginnings, relay.wake)
         consumer = GroupConsumer(outside.broker, intake.handle, BATCH_MAX)
         for part in (committer, relay, *lanes, inbox, consumer):
             process.spawn(part.run())

@@ -32,16 +32,19 @@ _SAYS: Final = {
 }
 
 
+_NONE: Final[frozenset[Step]] = frozenset()
+
+
 @dataclass
 class _Session:
     """What one connection is at."""
 
     steps: dict[bytes, Step | None] = field(default_factory=dict)  # of prepared statements, by name
-    doing: Step | None = None  # in the open transaction
-    committing: Step | None = None  # on its way to Postgres or back
+    doing: frozenset[Step] = _NONE  # in the open transaction
+    committing: frozenset[Step] = _NONE  # on its way to Postgres or back
 
-    def asked(self, kind: bytes, body: bytes) -> Step | None:
-        """The step that this message of the processor commits."""
+    def asked(self, kind: bytes, body: bytes) -> frozenset[Step]:
+        """The steps that this message of the processor commits. What intake begins it claims."""
         match kind:
             case b"P":
                 name, query, _ = body.split(b"\0", 2)
@@ -50,22 +53,24 @@ class _Session:
                 _portal, name, _ = body.split(b"\0", 2)
                 step = self.steps.get(name)
                 if step is Step.RELAY:  # a statement on its own
-                    self.committing = step
-                    return step
-                self.doing = step or self.doing
+                    self.committing = frozenset({step})
+                    return self.committing
+                if step is not None:
+                    self.doing |= {step}
             case b"Q" if body.startswith(b"COMMIT"):
-                self.committing, self.doing = self.doing, None
+                begun = {Step.CLAIM} if {Step.INTAKE, Step.ATTEMPT} <= self.doing else _NONE
+                self.committing, self.doing = self.doing | begun, _NONE
                 return self.committing
             case b"Q" if body.startswith((b"BEGIN", b"ROLLBACK")):
-                self.doing = None
-        return None
+                self.doing = _NONE
+        return _NONE
 
-    def answered(self, kind: bytes, body: bytes) -> Step | None:
-        """The step whose commit this message of Postgres confirms."""
-        if self.committing is None or kind != b"C":
-            return None
-        confirmed, self.committing = self.committing, None
-        return confirmed if body.startswith((b"COMMIT", b"UPDATE")) else None
+    def answered(self, kind: bytes, body: bytes) -> frozenset[Step]:
+        """The steps whose commit this message of Postgres confirms."""
+        if kind != b"C":
+            return _NONE
+        confirmed, self.committing = self.committing, _NONE
+        return confirmed if body.startswith((b"COMMIT", b"UPDATE")) else _NONE
 
 
 class PostgresWire:
@@ -119,11 +124,17 @@ class PostgresWire:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 kind, message = await _message(reader)
-                step = session.asked(kind, message[5:])
-                if step and not await self._trap.reached(self._processor, Moment(step, When.BEFORE)):
+                if not await self._pass(session.asked(kind, message[5:]), When.BEFORE):
                     return
                 writer.write(message)
                 await writer.drain()
+
+    async def _pass(self, steps: frozenset[Step], when: When) -> bool:
+        """Whether the message that commits these steps, or tells of it, goes on."""
+        for step in steps:
+            if not await self._trap.reached(self._processor, Moment(step, when)):
+                return False
+        return True
 
     async def _answers(
         self, session: _Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -131,8 +142,7 @@ class PostgresWire:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 kind, message = await _message(reader)
-                step = session.answered(kind, message[5:])
-                if step and not await self._trap.reached(self._processor, Moment(step, When.AFTER)):
+                if not await self._pass(session.answered(kind, message[5:]), When.AFTER):
                     return
                 writer.write(message)
                 await writer.drain()

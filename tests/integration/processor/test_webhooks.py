@@ -263,7 +263,7 @@ async def test_only_webhooks_wake_the_inbox(bench: Bench) -> None:
     await intake.handle([change_record(accepted_payment())])
     assert woken == ["dispatch"]
     await intake.handle([webhook_record("evt_1", charge_told("succeeded"))])
-    assert woken[1:] == ["dispatch", "inbox"]
+    assert woken[1:] == ["inbox"]
 
 
 async def test_what_can_not_be_read_is_kept_and_stops_nothing(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
+
 from tests.simulation.postgres.of_payments import (
     Column,
     add_operation,
@@ -13,6 +15,11 @@ from tests.simulation.postgres.of_payments import (
     rows_of,
 )
 from tests.simulation.postgres.tables import Listed, Row, Transaction, refused
+
+_REQUEST = (
+    "merchant", "checkout_id", "operation_id", "step", "psp", "idempotency_key", "method", "path", "body",
+    "position",
+)  # fmt: skip
 
 
 def _claimed(tx: Transaction, operation: Row) -> Row:
@@ -98,6 +105,11 @@ def lease(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
 def lock_payments(tx: Transaction, *columns: Column) -> list[Row]:
     keys = sorted(set(rows_of(columns)))
     return [Row(tx.tables.payments[key]) for key in keys if key in tx.tables.payments]
+
+
+def lock_versions(tx: Transaction, *columns: Column) -> list[Row]:
+    names = ("merchant", "checkout_id", "version", "operation_count")
+    return [Row((name, row[name]) for name in names) for row in lock_payments(tx, *columns)]
 
 
 def lock_held(tx: Transaction, *columns: Column) -> list[Row]:
@@ -192,35 +204,33 @@ def late_approvals(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
     return found
 
 
-def store_attempts(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
-    *columns, lease_s, now_us = columns_and_rest
+def renew(tx: Transaction, *columns_and_lease: Any) -> list[Row]:
+    *columns, lease_s = columns_and_lease
+    held = lock_held(tx, *columns)
+    for row in held:
+        key = row["merchant"], row["checkout_id"], row["operation_id"]
+        tx.change(tx.tables.operations, key, claimable_at=tx.now_us + round(lease_s * 1e6))
+    return held
+
+
+def insert_requests(tx: Transaction, *columns_and_time: Any) -> list[Row]:
+    *columns, now_us = columns_and_time
+    for row in rows_of(columns):
+        request = Row(zip(_REQUEST, row, strict=True))
+        step_key = row[:4]
+        if step_key not in tx.tables.requests:
+            tx.put(tx.tables.requests, step_key, Row(request | {"first_sent_at": now_us}))
+            _listed(tx, tx.tables.steps_of.setdefault(row[:3], []), step_key)
+    return []
+
+
+def insert_attempts(tx: Transaction, *columns_and_time: Any) -> list[Row]:
+    *columns, now_us = columns_and_time
     tables, stored = tx.tables, []
-    for (
-        merchant, checkout_id, operation_id, token, step, psp, idempotency_key, method, path, body, number,
-        kind, position,
-    ) in rows_of(columns):  # fmt: skip
-        key = merchant, checkout_id, operation_id
-        operation = tables.operations.get(key)
-        if operation is None or operation["fencing_token"] != token or operation["status"] != "pending":
-            continue
-        tx.change(tables.operations, key, claimable_at=tx.now_us + round(lease_s * 1e6))
-        step_key = (*key, step)
+    for merchant, checkout_id, operation_id, step, number, kind, token in rows_of(columns):
+        step_key = merchant, checkout_id, operation_id, step
         if step_key not in tables.requests:
-            request = Row(
-                merchant=merchant,
-                checkout_id=checkout_id,
-                operation_id=operation_id,
-                step=step,
-                psp=psp,
-                idempotency_key=idempotency_key,
-                method=method,
-                path=path,
-                body=body,
-                first_sent_at=now_us,
-                position=position,
-            )
-            tx.put(tables.requests, step_key, request)
-            _listed(tx, tables.steps_of.setdefault(key, []), step_key)
+            raise asyncpg.ForeignKeyViolationError("an attempt without its request")
         call_key = (*step_key, number)
         known = tables.attempts.get(call_key)
         if known is None:

@@ -36,33 +36,42 @@ def rows_of(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
 def insert_payments(tx: Transaction, *columns: Column) -> list[Row]:
     fresh = []
     for incoming in rows_of(columns):
-        *content, _slice, snapshot = incoming
-        merchant, checkout_id, *rest = content
-        key = merchant, checkout_id
+        row = Row(zip(_PAYMENT, incoming, strict=True))
+        key = row["merchant"], row["checkout_id"]
         if key in tx.tables.payments:
             continue
-        row = Row(zip(_PAYMENT, (merchant, checkout_id, "pending", *rest), strict=True))
         row.update(_LATER)
         tx.put(tx.tables.payments, key, row)
-        add_operation(
-            tx,
-            Row(
-                merchant=merchant,
-                checkout_id=checkout_id,
-                id="payment",
-                type="payment",
-                amount=row["amount"],
-                created_at=row["updated_at"],
-                claimable_at=tx.now_us,
-                psp=row["psp"],
-            ),
-        )
-        add_outbox(tx, key, row["version"], "tollgate.payment.pending", snapshot, row["updated_at"], None)
         for event in [e for e, w in tx.tables.inbox.items() if (w["merchant"], w["checkout_id"]) == key]:
             if tx.tables.inbox[event]["due_at"] is not None:
                 tx.change(tx.tables.inbox, event, due_at=tx.now_us)
-        fresh.append(Row(merchant=merchant, checkout_id=checkout_id))
+        fresh.append(Row(merchant=key[0], checkout_id=key[1]))
     return fresh
+
+
+def insert_operations(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
+    *columns, lease_s, now_us = columns_and_rest
+    for merchant, checkout_id, amount, created_at, psp, token in rows_of(columns):
+        row = Row(
+            merchant=merchant,
+            checkout_id=checkout_id,
+            id="payment",
+            type="payment",
+            amount=amount,
+            created_at=created_at,
+            psp=psp,
+            fencing_token=token,
+            claimable_at=tx.now_us + token * round(lease_s * 1e6),
+            claimed_at=now_us if token else None,
+        )
+        add_operation(tx, row)
+    return []
+
+
+def tell(tx: Transaction, *columns: Column) -> list[Row]:
+    for merchant, checkout_id, version, _slice, event_type, snapshot, created_at in rows_of(columns):
+        add_outbox(tx, (merchant, checkout_id), version, event_type, snapshot, created_at, None)
+    return []
 
 
 def add_operation(tx: Transaction, given: Row) -> None:

@@ -12,6 +12,7 @@ from processor.storage import (
     dead_letters,
     inbox,
     intake,
+    locks,
     operations,
     outbox,
     payments,
@@ -111,7 +112,8 @@ def statements() -> dict[str, Statement]:
         (
             intake,
             {
-                "_INSERT_PAYMENTS": pay.insert_payments,
+                "_PAYMENTS": pay.insert_payments,
+                "_OPERATIONS": pay.insert_operations,
                 "_KNOWN": pay.known,
                 "_SHARDS": pay.shards,
                 "_RESENDS": pay.ask_resends,
@@ -122,6 +124,7 @@ def statements() -> dict[str, Statement]:
         (
             payments,
             {
+                "_TELL": pay.tell,
                 "_SHOWN_OF": pay.shown_of,
                 "_ADVANCE": pay.advance,
                 "_AMEND": pay.amend,
@@ -145,7 +148,6 @@ def statements() -> dict[str, Statement]:
                 "_CLAIMABLE_ELSEWHERE": ops.claimable,
                 "_TAKEN": ops.taken,
                 "_LEASE": ops.lease,
-                "_LOCK_PAYMENTS": ops.lock_payments,
                 "_LOCK_HELD": ops.lock_held,
                 "_CONCLUDE": ops.conclude,
                 "_SETTLE_PAYMENTS": ops.settle_payments,
@@ -154,9 +156,15 @@ def statements() -> dict[str, Statement]:
                 "_LATE_APPROVALS": ops.late_approvals,
             },
         ),
+        (locks, {"_LOCK_PAYMENTS": ops.lock_payments, "_LOCK_VERSIONS": ops.lock_versions}),
         (
             attempts,
-            {"_STORE_ATTEMPTS": ops.store_attempts, "_STORE_ASSESSMENTS": ops.store_assessments},
+            {
+                "_RENEW": ops.renew,
+                "_REQUESTS": ops.insert_requests,
+                "_ATTEMPTS": ops.insert_attempts,
+                "_STORE_ASSESSMENTS": ops.store_assessments,
+            },
         ),
         (
             requests,

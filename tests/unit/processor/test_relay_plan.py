@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import orjson
+from hypothesis import given
+from hypothesis import strategies as st
 
+from processor.event import status_record
 from processor.relay import delivered_entries, plan_deliveries
 from processor.storage.outbox import Entry, Resend
 from tests.fixtures.changes import NOW_US, accepted_payment
@@ -43,6 +46,14 @@ def test_every_version_is_an_event_and_only_the_newest_is_a_status_update() -> N
     ]
     assert [record.partition for record in statuses] == [0, 5, 7]
     assert {StatusUpdate.FromString(record.value).payment.version for record in statuses} == {3}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20_000), st.integers(1, 2**53))
+def test_a_status_update_is_what_protobuf_itself_would_make_of_it(description: str, now_us: int) -> None:
+    payment = accepted_payment()
+    payment.description = description
+    record = status_record(b"key", payment.SerializeToString(), 3, now_us)
+    assert StatusUpdate.FromString(record.value) == StatusUpdate(payment=payment, published_at_us=now_us)
 
 
 def test_an_event_is_a_cloud_event_in_binary_mode_without_the_client_secret() -> None:
