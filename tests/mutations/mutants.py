@@ -113,11 +113,11 @@ MUTANTS: Final = (
     Mutant(
         "offset-before-insert",
         "processor.intake",
-        "        refused += await self._store(good, letters, now_us)\n",
+        "        refused += await self._store(good, letters, now_us, room)\n",
         "        import asyncio\n\n"
         "        async def later():\n"
         "            try:\n"
-        "                await self._store(good, letters, now_us)\n"
+        "                await self._store(good, letters, now_us, room)\n"
         "            except OperationalError:\n"
         "                pass\n\n"
         "        asyncio.get_running_loop().create_task(later())\n",
