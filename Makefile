@@ -113,6 +113,7 @@ campaign: $(VENV)/.installed-dev
 # The same storms on sources with one deliberate bug each; ARGS="--control" on the sources as they are.
 campaign-mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fault.storm.mutations $(ARGS)
+
 # Deliberate bugs, each in a process of its own: does the simulation find them? Writes its table into docs/proof.md.
 .PHONY: mutations
 mutations: $(VENV)/.installed-dev
