@@ -19,6 +19,7 @@ from tollgate.ids import payment_key
 from tollgate.payment_json import payment_document
 from tollgate.v1.payment_pb2 import Payment
 from tollgate.v1.shard_pb2 import StatusUpdate
+from tollgate.varint import varint
 
 SOURCE: Final = "/tollgate/payments"
 _ALIKE: Final = (  # of every event
@@ -53,15 +54,5 @@ def status_record(key: bytes, snapshot: bytes, shard: int, now_us: int) -> Outgo
     message within a message is its length and its bytes.
     """
     published = StatusUpdate(published_at_us=now_us).SerializeToString()
-    value = _PAYMENT_FIELD + _varint(len(snapshot)) + snapshot + published
+    value = _PAYMENT_FIELD + varint(len(snapshot)) + snapshot + published
     return Outgoing(topics.STATUS, key, value, partition=shard)
-
-
-def _varint(number: int) -> bytes:
-    """https://protobuf.dev/programming-guides/encoding/"""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
