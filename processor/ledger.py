@@ -12,21 +12,21 @@ from typing import Final
 
 import grpc
 
-from processor.answering import answered, bounded, refusal
+from processor.answering import LIST_MAX, answered, bounded, refusal
 from processor.operation_request import OPERATION_TYPE, Accepted, Known, Refused, Wanted
 from processor.storage.database import Pool
 from processor.storage.lists import Filter, Place, list_payments
 from processor.storage.merchants import list_merchants
 from processor.storage.outbox import latest_versions
-from processor.storage.payments import find_payment
+from processor.storage.payments import find_payments
 from processor.storage.requests import find_operation, request_operation, update_payment
 from processor.vault_service import VaultService
 from tollgate.clock import Clock
 from tollgate.v1.ledger_pb2 import (
     FindOperationRequest,
     FindOperationResponse,
-    FindPaymentRequest,
-    FindPaymentResponse,
+    FindPaymentsRequest,
+    FindPaymentsResponse,
     ListMerchantsRequest,
     ListMerchantsResponse,
     ListPaymentsRequest,
@@ -70,13 +70,18 @@ class LedgerService(LedgerServicer):
         self._on_accepted = on_accepted
         self._new_operation_id = new_operation_id
 
-    async def FindPayment(
+    async def FindPayments(
         self,
-        request: FindPaymentRequest,
-        context: grpc.aio.ServicerContext[FindPaymentRequest, FindPaymentResponse],
-    ) -> FindPaymentResponse:
-        found = await answered(context, find_payment(self._pool, request.merchant, request.checkout_id))
-        return FindPaymentResponse(payment=found)
+        request: FindPaymentsRequest,
+        context: grpc.aio.ServicerContext[FindPaymentsRequest, FindPaymentsResponse],
+    ) -> FindPaymentsResponse:
+        if len(request.names) > LIST_MAX:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{len(request.names)} payments are asked for; ask for at most {LIST_MAX} at a time.",
+            )
+        names = [(name.merchant, name.checkout_id) for name in request.names]
+        return FindPaymentsResponse(payments=await answered(context, find_payments(self._pool, names)))
 
     async def ListMerchants(
         self,

@@ -114,7 +114,10 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::t
                      $7::timestamptz[]) AS o
 """
 
-_FIND: Final = f"SELECT {COLUMNS} FROM payments AS p WHERE merchant = $1 AND checkout_id = $2"  # noqa: S608
+_FIND: Final = f"""
+SELECT {COLUMNS} FROM unnest($1::text[], $2::text[]) AS k (merchant, checkout_id)
+JOIN payments AS p ON p.merchant = k.merchant AND p.checkout_id = k.checkout_id
+"""  # noqa: S608
 
 
 def slice_of(merchant: str, checkout_id: str) -> int:
@@ -305,8 +308,11 @@ def metadata_from(stored: str) -> list[MetadataEntry]:
     return [MetadataEntry(key=key, value=value) for key, value in orjson.loads(stored)]
 
 
-async def find_payment(pool: Pool, merchant: str, checkout_id: str) -> Payment | None:
-    """With the operations that clients see. Raises OperationalError when Postgres can't answer."""
-    with translated("finding a payment"):
-        row = await pool.fetchrow(_FIND, merchant, checkout_id)
-    return None if row is None else payment_from(row)
+async def find_payments(pool: Pool, names: Sequence[tuple[str, str]]) -> list[Payment]:
+    """Those that are there, in any order, with the operations that clients see.
+
+    `names` are pairs of merchant and checkout id. Raises OperationalError when Postgres can't answer.
+    """
+    with translated("finding payments"):
+        rows = await pool.fetch(_FIND, [merchant for merchant, _ in names], [one for _, one in names])
+    return [payment_from(row) for row in rows]

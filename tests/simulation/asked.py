@@ -12,9 +12,10 @@ from tollgate.errors import OperationalError
 from tollgate.v1.ledger_pb2 import (
     FindOperationRequest,
     FindOperationResponse,
-    FindPaymentRequest,
+    FindPaymentsRequest,
     ListPaymentsRequest,
     ListPaymentsResponse,
+    PaymentName,
     RequestOperationRequest,
     RequestOperationResponse,
     UpdatePaymentRequest,
@@ -38,9 +39,9 @@ class Asked:
         self._processors = processors
 
     async def find_payment(self, merchant: str, checkout_id: str, timeout_s: float) -> Payment | None:
-        request = FindPaymentRequest(merchant=merchant, checkout_id=checkout_id)
-        answer = await self._ledger(lambda p: p.ledger.FindPayment(request, cast(Any, Context())), timeout_s)
-        return answer.payment if answer.HasField("payment") else None
+        request = FindPaymentsRequest(names=[PaymentName(merchant=merchant, checkout_id=checkout_id)])
+        answer = await self._ledger(lambda p: p.ledger.FindPayments(request, cast(Any, Context())), timeout_s)
+        return answer.payments[0] if answer.payments else None
 
     async def get_payment(
         self, address: str, merchant: str, checkout_id: str, timeout_s: float

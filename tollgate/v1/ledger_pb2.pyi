@@ -49,7 +49,7 @@ REFUSAL_CODE_UNKNOWN_CUSTOMER: RefusalCode.ValueType  # 6
 Global___RefusalCode: _TypeAlias = RefusalCode  # noqa: Y015
 
 @_typing.final
-class FindPaymentRequest(_message.Message):
+class PaymentName(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MERCHANT_FIELD_NUMBER: _builtins.int
@@ -68,29 +68,51 @@ class FindPaymentRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FindPaymentRequest: _TypeAlias = FindPaymentRequest  # noqa: Y015
+Global___PaymentName: _TypeAlias = PaymentName  # noqa: Y015
 
 @_typing.final
-class FindPaymentResponse(_message.Message):
+class FindPaymentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PAYMENT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def payment(self) -> _payment_pb2.Payment:
-        """unset: unknown to Postgres"""
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___PaymentName]:
+        """at most 100"""
 
     def __init__(
         self,
         *,
-        payment: _payment_pb2.Payment | None = ...,
+        names: _abc.Iterable[Global___PaymentName] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FindPaymentResponse: _TypeAlias = FindPaymentResponse  # noqa: Y015
+Global___FindPaymentsRequest: _TypeAlias = FindPaymentsRequest  # noqa: Y015
+
+@_typing.final
+class FindPaymentsResponse(_message.Message):
+    """Those that Postgres knows, in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payments(self) -> _containers.RepeatedCompositeFieldContainer[_payment_pb2.Payment]: ...
+    def __init__(
+        self,
+        *,
+        payments: _abc.Iterable[_payment_pb2.Payment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payments", b"payments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindPaymentsResponse: _TypeAlias = FindPaymentsResponse  # noqa: Y015
 
 @_typing.final
 class Merchant(_message.Message):

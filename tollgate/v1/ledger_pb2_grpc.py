@@ -34,10 +34,10 @@ class LedgerStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.FindPayment = channel.unary_unary(
-                '/tollgate.v1.Ledger/FindPayment',
-                request_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentRequest.SerializeToString,
-                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentResponse.FromString,
+        self.FindPayments = channel.unary_unary(
+                '/tollgate.v1.Ledger/FindPayments',
+                request_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentsResponse.FromString,
                 _registered_method=True)
         self.ListMerchants = channel.unary_unary(
                 '/tollgate.v1.Ledger/ListMerchants',
@@ -74,7 +74,7 @@ class LedgerStub:
 class LedgerServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def FindPayment(self, request, context):
+    def FindPayments(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,10 +119,10 @@ class LedgerServicer:
 
 def add_LedgerServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'FindPayment': grpc.unary_unary_rpc_method_handler(
-                    servicer.FindPayment,
-                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentRequest.FromString,
-                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentResponse.SerializeToString,
+            'FindPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPayments,
+                    request_deserializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_ledger__pb2.FindPaymentsResponse.SerializeToString,
             ),
             'ListMerchants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMerchants,
@@ -166,7 +166,7 @@ class Ledger:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def FindPayment(request,
+    def FindPayments(request,
             target,
             options=(),
             channel_credentials=None,
@@ -179,9 +179,9 @@ class Ledger:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tollgate.v1.Ledger/FindPayment',
-            tollgate_dot_v1_dot_ledger__pb2.FindPaymentRequest.SerializeToString,
-            tollgate_dot_v1_dot_ledger__pb2.FindPaymentResponse.FromString,
+            '/tollgate.v1.Ledger/FindPayments',
+            tollgate_dot_v1_dot_ledger__pb2.FindPaymentsRequest.SerializeToString,
+            tollgate_dot_v1_dot_ledger__pb2.FindPaymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,7 +31,7 @@ class LedgerStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LedgerAsyncStub: ...
-    FindPayment: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]
+    FindPayments: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentsRequest, _ledger_pb2.FindPaymentsResponse]
     ListMerchants: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]
     ListShardPayments: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]
     RequestOperation: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RequestOperationRequest, _ledger_pb2.RequestOperationResponse]
@@ -42,7 +42,7 @@ class LedgerStub:
 @_typing.type_check_only
 class LedgerAsyncStub(LedgerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    FindPayment: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentRequest, _ledger_pb2.FindPaymentResponse]  # type: ignore[assignment]
+    FindPayments: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FindPaymentsRequest, _ledger_pb2.FindPaymentsResponse]  # type: ignore[assignment]
     ListMerchants: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListMerchantsRequest, _ledger_pb2.ListMerchantsResponse]  # type: ignore[assignment]
     ListShardPayments: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListShardPaymentsRequest, _ledger_pb2.ListShardPaymentsResponse]  # type: ignore[assignment]
     RequestOperation: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RequestOperationRequest, _ledger_pb2.RequestOperationResponse]  # type: ignore[assignment]
@@ -52,11 +52,11 @@ class LedgerAsyncStub(LedgerStub):
 
 class LedgerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
-    def FindPayment(
+    def FindPayments(
         self,
-        request: _ledger_pb2.FindPaymentRequest,
+        request: _ledger_pb2.FindPaymentsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_ledger_pb2.FindPaymentResponse, _abc.Awaitable[_ledger_pb2.FindPaymentResponse]]: ...
+    ) -> _typing.Union[_ledger_pb2.FindPaymentsResponse, _abc.Awaitable[_ledger_pb2.FindPaymentsResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListMerchants(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.rpc.ledger import LedgerClient
@@ -45,6 +47,23 @@ async def test_each_question_is_answered_by_the_ledger_that_is_there() -> None:
             assert len((await client.list_payments(ListPaymentsRequest(merchant=MERCHANT, limit=1))).payments)
             await client.close()
         assert len(ledger.payments[MERCHANT, ID].operations) == 1
+
+
+async def test_payments_that_are_looked_for_at_a_time_are_asked_for_together() -> None:
+    with live_ledger() as (address, ledger):
+        for number in range(0, 200, 2):
+            ledger.payments[MERCHANT, f"order-{number}"] = Payment(
+                merchant=MERCHANT, checkout_id=f"order-{number}"
+            )
+        client = LedgerClient([address])
+        found = await asyncio.gather(
+            *(client.find_payment(MERCHANT, f"order-{number}", 5.0) for number in range(200))
+        )
+        await client.close()
+    assert [payment and payment.checkout_id for payment in found] == [
+        None if number % 2 else f"order-{number}" for number in range(200)
+    ]
+    assert ledger.looked_for == [64, 64, 64, 8]
 
 
 async def test_a_ledger_that_is_down_is_told_from_one_that_is_asked_nonsense() -> None:

@@ -15,8 +15,8 @@ from tests.fixtures.free_port import free_port
 from tollgate.errors import OperationalError
 from tollgate.ids import api_key_hash
 from tollgate.v1.ledger_pb2 import (
-    FindPaymentRequest,
-    FindPaymentResponse,
+    FindPaymentsRequest,
+    FindPaymentsResponse,
     ListMerchantsRequest,
     ListMerchantsResponse,
     ListShardPaymentsRequest,
@@ -36,10 +36,10 @@ class FakeLedger(LedgerServicer):
     ) -> ListMerchantsResponse:
         return ListMerchantsResponse(merchants=[ZETA, ACME])
 
-    async def FindPayment(
-        self, request: FindPaymentRequest, context: aio.ServicerContext[Any, Any]
-    ) -> FindPaymentResponse:
-        return FindPaymentResponse()
+    async def FindPayments(
+        self, request: FindPaymentsRequest, context: aio.ServicerContext[Any, Any]
+    ) -> FindPaymentsResponse:
+        return FindPaymentsResponse()
 
     async def ListShardPayments(
         self, request: ListShardPaymentsRequest, context: aio.ServicerContext[Any, Any]

@@ -6,14 +6,20 @@ from itertools import count
 
 from processor.operation_request import Accepted, Known, RefusalCode, Refused, Wanted
 from processor.psp.interface import OperationKind
+from processor.storage.database import Pool
+from processor.storage.payments import find_payments
 from processor.storage.requests import request_operation
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench
-from tollgate.v1.payment_pb2 import Capture
+from tollgate.v1.payment_pb2 import Capture, Payment
 
 CAPTURE, CANCEL, REFUND = OperationKind.CAPTURE, OperationKind.CANCEL, OperationKind.REFUND
 HOUR_S = 3600.0
 _IDS = count(1)
+
+
+async def find_payment(pool: Pool, merchant: str, checkout_id: str) -> Payment | None:
+    return next(iter(await find_payments(pool, [(merchant, checkout_id)])), None)
 
 
 async def ask_for(

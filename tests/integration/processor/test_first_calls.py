@@ -18,8 +18,8 @@ from processor.patience import Health
 from processor.psp.interface import Order, Outcome, PspRequest, Resolution
 from processor.storage.database import Pool
 from processor.storage.intake import Acceptance, FirstCalls, Ingested, ReceivedWebhook, ingest
-from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
+from tests.integration.processor.asking import find_payment
 from tests.integration.processor.conftest import Bench
 from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Payment

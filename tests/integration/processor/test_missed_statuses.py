@@ -10,9 +10,9 @@ import pytest
 
 from processor.ledger import start_ledger
 from processor.storage.outbox import VersionsPage, latest_versions
-from processor.storage.payments import find_payment
 from tests.fixtures.changes import NOW_US, accepted_payment, change_record
 from tests.fixtures.free_port import free_port
+from tests.integration.processor.asking import find_payment
 from tests.integration.processor.conftest import Bench
 from tollgate.errors import RejectedInput
 from tollgate.v1.ledger_pb2 import ListShardPaymentsRequest

@@ -10,7 +10,6 @@ from processor.metrics import OPERATIONS_ENDED, OUTCOMES
 from processor.operation_request import Accepted, Known, RefusalCode, Refused
 from processor.psp.interface import Outcome, PspRequest, Resolution
 from processor.storage.operations import claim
-from processor.storage.payments import find_payment
 from processor.storage.requests import find_operation, update_payment
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.asking import (
@@ -23,6 +22,7 @@ from tests.integration.processor.asking import (
     authorized,
     drain,
     events,
+    find_payment,
     paid,
     refusal,
     standing,

@@ -12,9 +12,8 @@ from random import Random
 
 import pytest
 
-from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
-from tests.integration.processor.asking import CANCEL, CAPTURE, REFUND, ask_for, drain
+from tests.integration.processor.asking import CANCEL, CAPTURE, REFUND, ask_for, drain, find_payment
 from tests.integration.processor.conftest import Bench
 from tollgate.status import BY_NAME, is_legal
 from tollgate.v1.payment_pb2 import Capture, Payment

@@ -10,9 +10,8 @@ from processor.parked import Verdict, Word
 from processor.psp.interface import OperationKind, Resolution
 from processor.storage.operations import claim
 from processor.storage.parked import parked_operations, resolve_parked
-from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
-from tests.integration.processor.asking import REFUND, accepted, drain, events, paid, standing
+from tests.integration.processor.asking import REFUND, accepted, drain, events, find_payment, paid, standing
 from tests.integration.processor.conftest import Bench
 from tollgate.errors import RejectedInput
 

@@ -21,7 +21,7 @@ from processor.storage.database import Connection, Pool
 from processor.storage.intake import Acceptance, ingest
 from processor.storage.operations import Answered, Conclusion, claim, conclude
 from processor.storage.outbox import mark_published, mark_resent, owed_resends, unpublished
-from processor.storage.payments import SLICES, find_payment
+from processor.storage.payments import SLICES, find_payments
 from processor.storage.requests import request_operation
 from processor.storage.turns import claim_in_turn
 from tests.fixtures.changes import NOW_US, accepted_payment, change_record
@@ -158,8 +158,8 @@ class Scenario:
         return None
 
     async def look(self) -> object:
-        found = [await find_payment(self.pool, "acme", checkout_id) for checkout_id in IDS]
-        return [None if one is None else one.SerializeToString(deterministic=True).hex() for one in found]
+        found = await find_payments(self.pool, [("acme", checkout_id) for checkout_id in IDS])
+        return sorted(one.SerializeToString(deterministic=True).hex() for one in found)
 
 
 def _claim_told(one: Claim) -> tuple[object, ...]:

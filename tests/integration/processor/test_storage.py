@@ -12,14 +12,14 @@ from processor.ledger import start_ledger
 from processor.storage.database import Pool, translated
 from processor.storage.merchants import list_merchants, upsert_merchant
 from processor.storage.migrate import migrate
-from processor.storage.payments import find_payment
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.fixtures.free_port import free_port
+from tests.integration.processor.asking import find_payment
 from tests.integration.processor.conftest import Bench
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.ids import api_key_hash
 from tollgate.status import NAME, TRANSITIONS
-from tollgate.v1.ledger_pb2 import FindPaymentRequest, ListMerchantsRequest
+from tollgate.v1.ledger_pb2 import FindPaymentsRequest, ListMerchantsRequest, PaymentName
 from tollgate.v1.ledger_pb2_grpc import LedgerStub
 
 
@@ -102,12 +102,14 @@ async def test_the_ledger_finds_payments_and_lists_merchants_with_hashes_only(be
     try:
         async with grpc.aio.insecure_channel(listen) as channel:
             stub = LedgerStub(channel)
-            known = await stub.FindPayment(FindPaymentRequest(merchant="acme", checkout_id="checkout-0001"))
-            unknown = await stub.FindPayment(FindPaymentRequest(merchant="acme", checkout_id="checkout-0002"))
+            names = [PaymentName(merchant="acme", checkout_id=f"checkout-000{number}") for number in (2, 1)]
+            found = (await stub.FindPayments(FindPaymentsRequest(names=names))).payments
+            with pytest.raises(grpc.aio.AioRpcError, match="at most 100 at a time"):
+                await stub.FindPayments(FindPaymentsRequest(names=names * 51))
             merchants = (await stub.ListMerchants(ListMerchantsRequest())).merchants
     finally:
         await server.stop(0)
-    assert (known.payment.version, unknown.HasField("payment")) == (1, False)
+    assert [(payment.checkout_id, payment.version) for payment in found] == [("checkout-0001", 1)]
     assert [(merchant.id, list(merchant.api_key_hashes)) for merchant in merchants] == [
         ("acme", [api_key_hash("tg_sk_two")])
     ]

@@ -285,9 +285,9 @@ def shown_of(tx: Transaction, merchants: Column, checkout_ids: Column) -> list[R
     ]
 
 
-def find(tx: Transaction, merchant: str, checkout_id: str) -> list[Row]:
-    row = tx.tables.payments.get((merchant, checkout_id))
-    return [Row(row | {"shown_operations": shown_operations(tx, row)})] if row else []
+def find(tx: Transaction, merchants: Column, checkout_ids: Column) -> list[Row]:
+    rows = [tx.tables.payments.get(key) for key in zip(merchants, checkout_ids, strict=True)]
+    return [Row(row | {"shown_operations": shown_operations(tx, row)}) for row in rows if row]
 
 
 def lock(tx: Transaction, merchant: str, checkout_id: str) -> list[Row]:
