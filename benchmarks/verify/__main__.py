@@ -34,6 +34,7 @@ _SHARD: Final = 0
 _SEED: Final = 7
 _SHIPPED_S: Final = 1200.0
 _LOOK_S: Final = 1.0
+_MEMORY_LOOK_S: Final = 0.1
 
 
 def prepare(folder: Path, payments: int) -> Path:
@@ -80,32 +81,39 @@ def _acknowledged(store: Path) -> int:
 
 
 def measure(folder: Path, told: Path) -> dict[str, Any]:
-    """Of the command's process alone: seconds, CPU, the most memory that it ever had."""
+    """Of the command alone, with the processes that it starts: seconds, CPU, the most memory that it had."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
-    command = ["verify", "--data-dir", str(folder), "--client-log", str(told), "--settle", "0", "--json"]
-    with tempfile.TemporaryDirectory() as scratch:
-        usage = Path(scratch) / "usage.json"
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.verify.child", str(usage), *command],
-            capture_output=True,
-            text=True,
-        )
+    tollgate = Path(sys.executable).with_name("tollgate")
+    command = (tollgate, "verify", "--data-dir", folder, "--client-log", told, "--settle", "0", "--json")
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out)
+        peak = _peak_until_it_ends(process)
         seconds = time.monotonic() - began
-        if not ended.stdout:
-            raise OperationalError(f"tollgate verify ended with {ended.returncode}: {ended.stderr}")
-        used = json.loads(usage.read_text())
-    found = json.loads(ended.stdout)
+        out.seek(0)
+        said = out.read()
+    if not said:
+        raise OperationalError(f"tollgate verify ended with {process.returncode} and said nothing.")
+    found = json.loads(said)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": round(seconds, 1),
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
-        "memory_mib_max": used["memory_mib_max"],
+        "memory_mib_max": peak,
         "payments": found["payments"],
         "findings": found["findings"],
         "rules": {name: [rule["checked"], rule["found"]] for name, rule in found["rules"].items()},
         "first": [one for rule in found["rules"].values() for one in rule["first"]][:5],
     }
+
+
+def _peak_until_it_ends(process: subprocess.Popen[bytes]) -> float:
+    """MiB resident, of all its processes together."""
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, machine.memory_mib([process.pid]))
+        time.sleep(_MEMORY_LOOK_S)
+    return round(peak, 1)
 
 
 def _say(what: str) -> None:

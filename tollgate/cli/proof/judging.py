@@ -45,6 +45,15 @@ class Tally:
     def first(self, rule: str, limit: int) -> list[Finding]:
         return [finding for finding in self.findings if finding.rule == rule][:limit]
 
+    def take(self, other: Tally) -> None:
+        """What was found elsewhere too."""
+        self.payments += other.payments
+        self.checked += other.checked
+        for finding in other.findings:
+            self.find(*finding)
+        for rule, count in other.found.items():  # those that were not kept
+            self.found[rule] += count - min(count, FINDINGS_KEPT)
+
     @property
     def ok(self) -> bool:
         return not self.found

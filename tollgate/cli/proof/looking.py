@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tollgate.cli.proof.judging import Tally, judge
+from tollgate.cli.proof.judging import Tally
+from tollgate.cli.proof.judging_apart import judged_apart
 from tollgate.cli.proof.leaks import LeakScan
 from tollgate.cli.proof.read_client_log import read_told
 from tollgate.cli.proof.read_ledger import read_effects
@@ -34,7 +35,7 @@ from tollgate.cli.proof.read_topics import (
     taken_by_intake,
 )
 from tollgate.cli.proof.recorder import Progress, Recorder
-from tollgate.cli.proof.spool import BUCKETS, Spool
+from tollgate.cli.proof.spool import Spool
 from tollgate.cli.proof.testimony import Look
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def look_once(witnesses: Witnesses, look: Look, leaks: LeakScan, progress: Progr
     with tempfile.TemporaryDirectory(prefix="tollgate-verify-") as folder, Spool(Path(folder)) as spool:
         recorder = Recorder(spool, tally, leaks, progress)
         look = _read(witnesses, look, recorder, tally)
-        for number, testimonies in enumerate(spool.buckets(), start=1):
-            judge(testimonies, look, tally)
-            progress("judging", number, BUCKETS)
+        buckets = spool.buckets()
+        for number, judged in enumerate(judged_apart(buckets, look, spool.records), start=1):
+            tally.take(judged)
+            progress("judging", number, len(buckets))
     return tally
 
 

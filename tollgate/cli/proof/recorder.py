@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from tollgate.cli.proof.judging import Tally
@@ -24,7 +24,7 @@ class Recorder:
         self._spool = spool
         self._tally = tally
 
-    def add(self, kind: Kind, key: str, record: Iterable[Any]) -> None:
+    def add(self, kind: Kind, key: str, record: tuple[Any, ...]) -> None:
         self._spool.add(kind, key, record)
 
     def leaked(self, leak: str, where: str, place: str) -> None:

@@ -1,14 +1,15 @@
 """Everything that the witnesses say, sorted by payment, in memory that doesn't grow with their number.
 
-A Grace hash join (Kitsuregawa et al., 1983): each record is written to the one of 256 files that its
-payment's key hashes to, then file after file is taken into memory whole. A million payments are 4,000 a file.
+A Grace hash join (Kitsuregawa et al., 1983): each record is written to the one of 256 files, the buckets,
+that its payment's key hashes to, then bucket after bucket is taken into memory: whole, or where it is large,
+one share of its payments after the other, and the file is read again for each.
 The folder is the caller's; what is in it after a crash is of no use to anybody.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -18,7 +19,8 @@ from tollgate.cli.proof.testimony import Kind, Witnessed, add, packed
 from tollgate.errors import OperationalError
 
 BUCKETS: Final = 256
-_AT_ONCE: Final = 128  # records of a bucket that wait in memory
+IN_MEMORY_BYTES: Final = 8 << 20  # of a bucket's file; as objects it is some four times that
+_AT_ONCE: Final = 64  # records of a bucket that wait in memory
 _LENGTH_BYTES: Final = 4
 
 
@@ -40,7 +42,7 @@ class Spool:
         for file in self._files:
             file.close()
 
-    def add(self, kind: Kind, key: str, record: Iterable[Any]) -> None:
+    def add(self, kind: Kind, key: str, record: tuple[Any, ...]) -> None:
         """Raises OperationalError when there is no room."""
         number = crc32(key.encode()) % BUCKETS
         waiting = self._waiting[number]
@@ -60,27 +62,33 @@ class Spool:
                 "Name another folder with TMPDIR."
             ) from error
 
-    def buckets(self) -> Iterator[list[Witnessed]]:
-        """All payments, a bucket at a time; nothing can be added any more."""
+    def buckets(self) -> list[Path]:
+        """The files, for `shares_of`; nothing can be added any more."""
         for number in range(BUCKETS):
             self._write(number)
             self._files[number].close()
-        for number in range(BUCKETS):
-            yield self._bucket(number)
+        return [self._path(number) for number in range(BUCKETS)]
 
-    def _bucket(self, number: int) -> list[Witnessed]:
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:03d}"
+
+
+def shares_of(bucket: Path, in_memory_bytes: int = IN_MEMORY_BYTES) -> Iterator[list[Witnessed]]:
+    """Every payment of the bucket once, with all that was said of it; so many at a time as memory is for."""
+    shares = 1 + bucket.stat().st_size // in_memory_bytes
+    for share in range(shares):
         found: dict[str, Witnessed] = {}
-        for kind, key, record in self._records(number):
+        for kind, key, record in _records(bucket):
+            if shares > 1 and crc32(key.encode()) // BUCKETS % shares != share:
+                continue
             testimony = found.get(key)
             if testimony is None:
                 testimony = found[key] = Witnessed(key)
             add(testimony, Kind(kind), record)
-        return list(found.values())
+        yield list(found.values())
 
-    def _records(self, number: int) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
-        with self._path(number).open("rb") as file:
-            while length := file.read(_LENGTH_BYTES):
-                yield from marshal.loads(file.read(int.from_bytes(length, "big")))  # noqa: S302 - our own file
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:03d}"
+def _records(bucket: Path) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
+    with bucket.open("rb") as file:
+        while length := file.read(_LENGTH_BYTES):
+            yield from marshal.loads(file.read(int.from_bytes(length, "big")))  # noqa: S302 - our own file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -258,6 +257,10 @@ def _with_state(record: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*record[:-1], State._make(record[-1]))
 
 
-def packed(record: Iterable[Any]) -> tuple[Any, ...]:
-    """Plain tuples only, which is what `marshal` takes."""
-    return tuple(tuple(part) if isinstance(part, State) else part for part in record)
+def packed(record: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Plain tuples only, which is what `marshal` takes. A state is the first part of a row, else the last."""
+    if type(record[-1]) is State:
+        return (*record[:-1], tuple(record[-1]))
+    if type(record[0]) is State:
+        return (tuple(record[0]), *record[1:])
+    return tuple(record)
