@@ -21,7 +21,6 @@ from typing import Final, Protocol
 
 from gateway.metrics import Metrics
 from gateway.owners import Owners
-from gateway.planner import Result
 from gateway.recently import Recently
 from gateway.verdict import Absence, Answer, verdict
 from tollgate.clock import Clock
@@ -62,6 +61,12 @@ class RingNow(Protocol):
         ...
 
 
+class Keep(Protocol):
+    async def __call__(self, payment: Payment, *, own: bool, within_s: float) -> bool:
+        """Whether what this shard has on disk of it is no older now. `own`: it belongs here."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LookUpPolicy:
     timeout_s: float
@@ -71,9 +76,7 @@ class LookUpPolicy:
 
 
 class Elsewhere:
-    """Belongs to one event loop. `keep` is given what is found of this shard's own ids, to be stored here;
-    what it returns is done when that is on disk.
-    """
+    """Belongs to one event loop. `keep` is given what is found, to be stored here."""
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Elsewhere:
         ring: RingNow,
         ledger: Ledger,
         shards: OtherShards,
-        keep: Callable[[Payment], asyncio.Future[Result] | None],
+        keep: Keep,
         clock: Clock,
         metrics: Metrics,
         policy: LookUpPolicy,
@@ -102,15 +105,11 @@ class Elsewhere:
         self._silent_until = 0.0
 
     async def learned(self, payment: Payment) -> bool:
-        """What others told is on disk, where it belongs here, before it is told on: else the next read would
-        show it older. Best effort: it comes over `payments.status` too. False when the disk takes too long.
+        """What others told is on disk here, where it belongs or is older, before it is told on: else the next
+        read would show it older. Best effort: it comes over `payments.status` too. False when it is not.
         """
-        if self._ring.owners.is_own(payment.checkout_id):  # elsewhere it would grow old unseen
-            kept = self._keep(payment)
-            if kept is not None:
-                await asyncio.wait({kept}, timeout=self._policy.timeout_s)
-                return kept.done()
-        return True
+        own = self._ring.owners.is_own(payment.checkout_id)
+        return await self._keep(payment, own=own, within_s=self._policy.timeout_s)
 
     @property
     def in_flight(self) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 from gateway.committer import Committer
 from gateway.errors import NotReady
-from gateway.planner import Result, Snapshot, StatusBatch
+from gateway.planner import Snapshot, StatusBatch
 from gateway.retention import may_leave
 from tollgate.clock import Clock
-from tollgate.errors import Overloaded
+from tollgate.errors import Overloaded, TollgateError
 from tollgate.ids import CHECKOUT_ID, MERCHANT, payment_key
 from tollgate.status import NAME
 from tollgate.v1.payment_pb2 import Capture, Payment
@@ -43,11 +42,22 @@ class Keeper:
         self._clock = clock
         self._payments_age_us = payments_age_us
 
-    def keep(self, payment: Payment) -> asyncio.Future[Result] | None:
-        """Only what Postgres has decided, and nothing that would leave again at once. Done when it is on disk
-        or has failed; None: it is not stored.
+    async def keep(self, payment: Payment, *, own: bool, within_s: float) -> bool:
+        """Whether no read of this shard's disk shows it older from now on. False: it was refused, or the disk
+        failed or takes too long.
+
+        What this shard does not own would grow old here unseen; so would, at once, what leaves by its age.
+        Both are stored only where an older one is already, which would be shown.
         """
-        if is_storable(payment) and not may_leave(payment, self._clock.now_us() - self._payments_age_us):
-            with suppress(Overloaded, NotReady):
-                return self._committer.submit(StatusBatch((snapshot_of(payment),)))
-        return None
+        key = payment_key(payment.merchant, payment.checkout_id)
+        try:
+            is_here = self._committer.read(key) is not None
+            if not is_here and (not own or may_leave(payment, self._clock.now_us() - self._payments_age_us)):
+                return True
+            if not is_storable(payment):
+                return False
+            stored = self._committer.submit(StatusBatch((snapshot_of(payment),)))
+        except (Overloaded, NotReady):
+            return False
+        await asyncio.wait({stored}, timeout=within_s)
+        return stored.done() and not isinstance(stored.result(), TollgateError)
