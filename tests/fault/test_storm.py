@@ -181,10 +181,20 @@ def test_every_finding_of_verify_is_a_problem_but_what_is_allowed_by_name() -> N
         return {"says": "", "checked": 9, "found": found, "first": [{"id": "a", "detail": "b"}]}
 
     verdict = {"rules": {"I1 lost": rule(2), "I2 double": rule(0), "I5 version went back": rule(1)}}
-    (problem,) = findings_of(verdict)
+    (problem,) = findings_of(verdict, [])
     assert problem.startswith("verify: I1 lost: 2 of 9")
-    (told,) = findings_of(verdict, allowed=True)
+    (told,) = findings_of(verdict, [], allowed=True)
     assert "went back" in told
+
+
+def test_the_order_of_statuses_is_held_unless_a_processors_clock_was_wrong() -> None:
+    verdict = {"rules": {"I5 status order": {"checked": 9, "found": 1, "first": []}}}
+
+    def stepped(part: str) -> list[Struck]:
+        return [Struck(Fault(1.0, Kind.CLOCK, part, 2.0, 60.0), 1.0, 3.0, part, 0)]
+
+    assert findings_of(verdict, stepped("shard-0"))
+    assert not findings_of(verdict, stepped("processor-1"))
 
 
 def test_a_report_says_what_met_what_and_counts_add_up(tmp_path: Path) -> None:

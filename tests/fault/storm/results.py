@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fault import campaign
-from tests.fault.storm.report import Round
+from tests.fault.storm.report import Round, allowed_of
 
 
 @dataclass
@@ -19,12 +19,14 @@ class Run(campaign.Run):
     payments: int = 0
     requests: int = 0
     unanswered: int = 0
+    allowed: dict[str, int] = field(default_factory=dict)  # rules broken that may be, how often
     mutation: str | None = None
 
     def add(self, played: Round) -> None:
         super().add(played)
         struck = Counter(str(one.fault.kind) for one in played.struck)
         self.faults = dict(sorted((Counter(self.faults) + struck).items()))
+        self.allowed = dict(sorted((Counter(self.allowed) + Counter(allowed_of(played))).items()))
         self.faults_that_met_nothing += sum(not one.met for one in played.struck)
         self.payments += len(played.told.accepted)
         self.requests += played.told.answers.total()

@@ -21,7 +21,7 @@ from tests.fault.storm.plan import Fault, Kind, budget_of, storm_of
 from tests.fault.storm.report import Round, Verdict, document, findings_of, table
 from tests.fault.storm.shoppers import Shoppers
 from tests.fault.storm.stage import Stage, stage
-from tests.fault.storm.strikes import Strikes
+from tests.fault.storm.strikes import Strikes, Struck
 from tests.fault.storm.wishes import wishes
 from tests.fixtures.kept_connections import KeptConnections
 from tollgate.cli.pay_witnesses import read_ledger
@@ -74,7 +74,7 @@ class Storm:
             problems = [f"not at rest: {one}" for one in restless]
             problems += shoppers.told.unheard_of
             rest_s = time.monotonic() - ended
-            verdict, found = await self._verify(staged, budget)
+            verdict, found = await self._verify(staged, strikes.struck, budget)
         return Round(
             seed,
             number,
@@ -108,7 +108,9 @@ class Storm:
                 await shopping
         return strikes, shoppers, ended
 
-    async def _verify(self, staged: Stage, budget: float | None) -> tuple[Verdict, list[str]]:
+    async def _verify(
+        self, staged: Stage, struck: Sequence[Struck], budget: float | None
+    ) -> tuple[Verdict, list[str]]:
         log = str(self.folder / "clients.jsonl")
         done = await asyncio.to_thread(staged.stack.tollgate, "verify", "--client-log", log, *_STRICTLY)
         problems: list[str] = []
@@ -119,4 +121,4 @@ class Storm:
             verdict: Verdict = orjson.loads(done.stdout)
         except orjson.JSONDecodeError:
             return {}, [f"verify said nothing: {done.stdout}{done.stderr}", *problems]
-        return verdict, findings_of(verdict) + problems
+        return verdict, findings_of(verdict, struck) + problems

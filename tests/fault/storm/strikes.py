@@ -34,6 +34,8 @@ _HEALED_S: Final = 30.0
 _RING_S: Final = 60.0
 _ASKED_S: Final = 2.0
 NOTHING: Final = ""
+# As the supervisor ends them. Postgres' SIGTERM waits for every session, and the processors keep theirs.
+_GRACEFUL: Final = {"postgres": signal.SIGINT, "nginx": signal.SIGQUIT}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Strikes:
             case Kind.KILL:
                 return self._end(fault.target, signal.SIGKILL)
             case Kind.TERM:
-                return self._end(fault.target, signal.SIGTERM)
+                return self._end(fault.target, _GRACEFUL.get(fault.target, signal.SIGTERM))
             case Kind.FREEZE:
                 return await self._freeze(fault)
             case Kind.DISK_FULL:

@@ -92,7 +92,8 @@ def skip_a_status(t: Witnessed) -> None:
 
 
 def late_first_status(t: Witnessed) -> None:
-    t.snapshots.append(Snapshot("0/99", 0, state(2, "processing", 0, 0)))
+    last = t.snapshots[-1]
+    t.snapshots.append(Snapshot("0/99", 0, last.sent_us, state(2, "processing", 0, 0)))
 
 
 def fail_it(t: Witnessed) -> None:
@@ -248,6 +249,13 @@ def test_repeats_of_events_and_statuses_are_no_findings() -> None:
     testimony = told_payment()
     testimony.events += testimony.events[3:]
     testimony.snapshots += testimony.snapshots[2:]
+    assert not found(testimony)
+
+
+def test_a_status_that_was_under_way_when_another_relay_told_a_newer_is_no_finding() -> None:
+    testimony = told_payment()
+    sent_us = testimony.snapshots[-1].sent_us - 1
+    testimony.snapshots.append(Snapshot("0/99", 0, sent_us, state(2, "processing", 0, 0)))
     assert not found(testimony)
 
 

@@ -120,7 +120,11 @@ def told_payment() -> Witnessed:
         events=[
             Event(f"3/{step[0]}", f"tollgate.payment.{step[1]}", step[0], state(*step)) for step in STEPS
         ],
-        snapshots=[Snapshot(f"0/{step[0]}", 0, state(*step)) for step in STEPS if step[0] != 2],
+        snapshots=[
+            Snapshot(f"0/{step[0]}", 0, BEGUN_US + step[0] * SECOND + 10_000, state(*step))
+            for step in STEPS
+            if step[0] != 2
+        ],
         effects=[
             Effect("ch_1", "authorization", key_of("payment", "charge"), 1000, "EUR", BEGUN_US),
             Effect("cp_1", "capture", key_of("op_capture", "capture"), 1000, "EUR", BEGUN_US),

@@ -109,12 +109,13 @@ def read_statuses(bootstrap: str, recorder: Recorder) -> int:
 
     def take_down(record: TopicRecord, place: str) -> None:
         try:
-            payment = StatusUpdate.FromString(record.value).payment
+            update = StatusUpdate.FromString(record.value)
         except DecodeError:
             recorder.unreadable(f"{STATUS} {place}", "not a status update")
             return
+        payment = update.payment
         recorder.leaked(recorder.leaks.in_payment(record.value, payment), STATUS, place)
-        snapshot = Snapshot(place, record.partition, state_of_payment(payment))
+        snapshot = Snapshot(place, record.partition, update.published_at_us, state_of_payment(payment))
         recorder.add(Kind.SNAPSHOT, record.key.decode(), snapshot)
 
     return _read(bootstrap, STATUS, take_down, recorder)

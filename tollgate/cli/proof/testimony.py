@@ -87,10 +87,11 @@ class Event(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A record of payments.status, in its shard's partition."""
+    """A record of payments.status, in its shard's partition. `sent_us`: when its relay set about it."""
 
     place: str
     shard: int
+    sent_us: int
     state: State
 
 
