@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -43,32 +44,35 @@ class FileBell:
         self._loop = asyncio.get_running_loop()
         self._fd = _inotify_open()
         self._hears = False
-        if self._fd is not None:
-            self._loop.add_reader(self._fd, self._ring)
 
     def watch(self, path: Path) -> None:
         self._hears = self._fd is not None and _inotify_watch(self._fd, path)
 
     def clear(self) -> None:
         self._rung.clear()
+        if self._fd is not None:
+            with suppress(BlockingIOError):  # nothing has rung
+                os.read(self._fd, _EVENTS_BYTES)
 
     async def wait(self, timeout_s: float) -> None:
+        """Only meanwhile does the loop listen: a shard writes with each commit, and while nobody waits the
+        kernel keeps all its writes as one event."""
+        if self._fd is not None:
+            self._loop.add_reader(self._fd, self._rung.set)
         try:
             async with asyncio.timeout(timeout_s if self._hears else min(timeout_s, _LOOK_EVERY_S)):
                 await self._rung.wait()
         except TimeoutError:
             pass
+        finally:
+            if self._fd is not None:
+                self._loop.remove_reader(self._fd)
 
     def close(self) -> None:
         if self._fd is not None:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = None
-
-    def _ring(self) -> None:
-        if self._fd is not None:
-            os.read(self._fd, _EVENTS_BYTES)
-            self._rung.set()
 
 
 def _inotify_open() -> int | None:

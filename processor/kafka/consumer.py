@@ -3,7 +3,8 @@
 1. It takes what is there, up to a batch, as soon as there is one record.
 2. The handler makes the batch durable. While it can't (OperationalError), the partitions are paused, the
    batch is kept and offered again, and polling goes on, so that the group does not give the partitions away.
-3. Only then are the batch's offsets committed. A crash or a rebalance in between repeats it.
+3. Only then may the batch's offsets be committed; the client does so twice a second, when partitions go to
+   another, and at the end. A crash in between repeats what was handled since.
 
 A client that is broken for good (a broker killed after a restart of ours can take us for our predecessor and
 fence us) says so once, in its error callback or in place of a message, and returns nothing from then on: it
@@ -117,7 +118,7 @@ class ChangeConsumer:
                 messages += self._take(consumer, wait.next())
                 continue
             consumer.resume(consumer.assignment())
-            consumer.commit(offsets=_next_offsets(messages), asynchronous=True)
+            _may_commit(consumer, messages)
             return
 
 
@@ -131,10 +132,16 @@ def _configuration(bootstrap: str, instance: str | None) -> dict[str, str | int 
         "bootstrap.servers": bootstrap,
         "group.id": GROUP,
         "auto.offset.reset": "earliest",
-        "enable.auto.commit": False,
+        # What `_may_commit` names and nothing else; each commit costs the broker more than a fetch does.
+        "enable.auto.commit": True,
+        "enable.auto.offset.store": False,
+        "auto.commit.interval.ms": 500,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 1500,
+        # Nothing is fetched while anything waits to be handled: a fetch brings what came during a batch, not
+        # what came with each request of a tailer. What that is worth: docs/decisions/0037.
+        "queued.min.messages": 1,
         "fetch.queue.backoff.ms": 10,
         "check.crcs": True,  # off by default here, on in Java's client: an amount must not change on its way
         "topic.metadata.refresh.interval.ms": 10_000,
@@ -179,6 +186,13 @@ def _record(message: Message) -> ChangeRecord:
 
 def _bytes(value: str | bytes | None) -> bytes:
     return value.encode() if isinstance(value, str) else value or b""
+
+
+def _may_commit(consumer: Consumer, messages: Sequence[Message]) -> None:
+    try:
+        consumer.store_offsets(offsets=_next_offsets(messages))
+    except KafkaException as error:  # none of the partitions is ours any more: another repeats the batch
+        _log.info("offsets_not_stored", detail=str(error))
 
 
 def _next_offsets(messages: Sequence[Message]) -> list[TopicPartition]:

@@ -116,7 +116,7 @@ class FakeShard:
 
 
 class Bench:
-    def __init__(self, pace: Pace | None = None) -> None:
+    def __init__(self, pace: Pace | None = None, in_flight_records_max: int = 100) -> None:
         self.clock = FakeClock()
         self.source = FakeSource(self.clock)
         self.shard = FakeShard()
@@ -133,7 +133,7 @@ class Bench:
             shard=self.shard,
             clock=self.clock,
             topics=self.topics,
-            in_flight_records_max=100,
+            in_flight_records_max=in_flight_records_max,
             pace=pace,
         )
 
@@ -280,6 +280,28 @@ async def test_a_trickle_is_looked_at_once_in_fifty_milliseconds_and_at_once_aft
     bench.source.last = 2
     await bench.runner.step()
     assert slept == [pytest.approx(0.050)]
+
+
+@pytest.mark.parametrize(("found", "wait_s"), [(11, 0.050), (12, 0.100), (191, 0.100), (192, 0.050)])
+async def test_more_is_gathered_where_a_request_would_hold_little(
+    monkeypatch: pytest.MonkeyPatch, found: int, wait_s: float
+) -> None:
+    """A request carries one of 12 partitions; below one change for each nothing is gained by waiting."""
+    bench = Bench(in_flight_records_max=1_000)
+    await bench.topics.look()
+    await bench.step_until(lambda: bench.runner.not_ready_reason() is None)
+    slept: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        slept.append(wait_s)
+        bench.clock.advance(wait_s)
+
+    monkeypatch.setattr("cdc.runner.asyncio.sleep", sleep)
+    bench.clock.advance(1.0)
+    bench.source.last = found
+    await bench.runner.step()
+    await bench.runner.step()
+    assert slept == [pytest.approx(wait_s)]
 
 
 async def test_that_requests_wait_for_kafka_is_told_to_the_producer(bench: Bench) -> None:
