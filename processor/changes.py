@@ -79,13 +79,15 @@ def _problem(change: Change) -> str | None:
         "the capture is unknown": payment.capture in (Capture.CAPTURE_AUTOMATIC, Capture.CAPTURE_MANUAL),
         "the payment method or the PSP is missing": payment.payment_method and payment.psp,
         "the fingerprint is not a SHA-256": len(payment.fingerprint) == 32,
-        "a time is out of range": all(0 < at_us < _TIME_MAX_US for at_us in times),
+        "a time is out of range": min(times) > 0 and max(times) < _TIME_MAX_US,
         "the change has no place in a shard's log": change.shard < SHARDS_MAX
         and len(change.incarnation) == 16
         and 0 < change.sequence < 2**63
         and change.epoch < 2**63,
     }
-    return next((problem for problem, holds in rules.items() if not holds), None)
+    if all(rules.values()):
+        return None
+    return next(problem for problem, holds in rules.items() if not holds)
 
 
 def _acceptance(change: Change, record: ChangeRecord, now_us: int) -> Acceptance:

@@ -1,9 +1,9 @@
 """Group commit of conclusions: what became ready during one transaction goes into the next.
 
-One transaction in flight, no linger. While Postgres is down the conclusions wait here, bounded by the
-number of operations in flight; a lease that runs out meanwhile makes the conclusion late evidence, never a
-second truth. A content that Postgres refuses is found by committing one by one, and left to its lease with
-an alarm.
+One transaction in flight; after a large one the next gathers for a moment (`tollgate/pace`). While Postgres
+is down the conclusions wait here, bounded by the number of operations in flight; a lease that runs out
+meanwhile makes the conclusion late evidence, never a second truth. A content that Postgres refuses is found
+by committing one by one, and left to its lease with an alarm.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from processor.storage.database import Pool
 from processor.storage.operations import Conclusion, conclude
 from tollgate.clock import Clock
 from tollgate.errors import RejectedInput
+from tollgate.pace import Pace
 from tollgate.status import NAME
 
 BATCH_MAX: Final = 500
+PACE: Final = Pace(each_s=0.003, most_s=0.02)
 
 _log = structlog.get_logger()
 
@@ -63,11 +65,14 @@ class Committer:
         """Until cancelled."""
         while True:
             await self._filled.wait()
+            begun = self._clock.monotonic()
             batch = self._next_batch()
             await self._commit([waiting.conclusion for waiting in batch])
             for waiting in batch:
                 if not waiting.done.done():
                     waiting.done.set_result(None)
+            if len(batch) < BATCH_MAX:
+                await PACE.rest(len(batch), begun, self._clock)
             if not self._queue:
                 self._filled.clear()
 

@@ -39,11 +39,14 @@ from tollgate import topics
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.ids import payment_key
+from tollgate.pace import Pace
 from tollgate.v1.payment_pb2 import Payment
 
 _REFRESH_S: Final = 1.0
 _STEADY_S: Final = 10.0  # an interruption after so long is a new one: its pauses begin small again
 _RETENTION_US: Final = 30 * 24 * 60 * 60 * 1_000_000  # as long as payments.events keeps them
+# Of a payment that has moved on meanwhile a shard gets one status in place of two.
+PACE: Final = Pace(each_s=0.002, most_s=0.05)
 _PRUNE_BATCH: Final = 10_000  # a second: more than the rate at which rows come
 
 _log = structlog.get_logger()
@@ -155,8 +158,12 @@ class Relay:
                 await lease.refresh()
                 await prune_published(connection, self._clock.now_us() - _RETENTION_US, _PRUNE_BATCH)
                 refresh_at = self._clock.monotonic() + _REFRESH_S
-            if not await self.relay_once(connection, lease.held):
+            begun = self._clock.monotonic()
+            told = await self.relay_once(connection, lease.held)
+            if not told:
                 await self._wait()
+            elif told < self._policy.batch_max:
+                await PACE.rest(told, begun, self._clock)
 
     async def relay_once(self, connection: Connection, slices: Sequence[int]) -> int:
         """One pass; how much there was to do. Raises OperationalError when a dependency fails."""

@@ -1,6 +1,7 @@
 """The consumer of payments.changes: one thread that reads, hands over, and commits what was handled.
 
-1. It takes what is there, up to a batch, as soon as there is one record.
+1. It takes what is there, up to a batch, as soon as there is one record; after a large batch the next gathers
+   for a moment (`tollgate/pace`).
 2. The handler makes the batch durable. While it can't (OperationalError), the partitions are paused, the
    batch is kept and offered again, and polling goes on, so that the group does not give the partitions away.
 3. Only then may the batch's offsets be committed; the client does so twice a second, when partitions go to
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -24,9 +26,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from processor.changes import ChangeRecord
 from processor.patience import patient_wait
 from tollgate.errors import OperationalError
+from tollgate.pace import Pace
 from tollgate.topics import CHANGES, INTAKE_GROUP
 
 GROUP: Final = INTAKE_GROUP
+PACE: Final = Pace(each_s=0.003, most_s=0.03)
 _POLL_S: Final = 0.2
 _JOIN_S: Final = 2.0
 _REBUILD_S: Final = 1.0
@@ -105,7 +109,7 @@ class ChangeConsumer:
             self._broken = error
 
     def _deliver(self, consumer: Consumer, messages: list[Message]) -> None:
-        wait = patient_wait()
+        wait, begun = patient_wait(), time.monotonic()
         while not self._stopping.is_set():
             records = [_record(message) for message in messages]
             try:
@@ -119,6 +123,8 @@ class ChangeConsumer:
                 continue
             consumer.resume(consumer.assignment())
             _may_commit(consumer, messages)
+            if len(messages) < self._batch_max:
+                self._stopping.wait(PACE.pause_s(len(messages), time.monotonic() - begun))
             return
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -26,8 +25,7 @@ _log = structlog.get_logger()
 Headers = Sequence[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A record to be. Without a partition its key decides, as the Java client's murmur2 does."""
 
     topic: str
@@ -132,7 +130,8 @@ class Publisher:
                 "acks": "all",
                 # With more, a first batch that is refused is overtaken and then taken for a duplicate.
                 "max.in.flight.requests.per.connection": 1,
-                "linger.ms": 0,  # batches arrive whole and are waited for
+                # Handed over record by record, a batch goes out whole, not its first record before the rest.
+                "linger.ms": 2,
                 "message.timeout.ms": 0,
                 "partitioner": "murmur2_random",
                 "topic.metadata.propagation.max.ms": 5000,

@@ -44,7 +44,7 @@ _SETTINGS: Final = {
     "synchronous_commit": "on",
     "shared_buffers": "64MB",
     "max_connections": "60",
-    "max_wal_size": "512MB",
+    "max_wal_size": "1GB",  # each checkpoint is followed by whole pages
     "io_method": "sync",  # the default keeps three more processes
     "max_worker_processes": "0",
     "max_parallel_workers_per_gather": "0",

@@ -116,7 +116,7 @@ async def test_a_redrive_brings_a_key_back_in_its_order_and_what_came_meanwhile_
     bench: Bench, migrated_dsn: str
 ) -> None:
     await bench.take_in(replace(good(5), value=b"\xff"), good(6))
-    bench.publisher.produced[0] = replace(bench.publisher.produced[0], value=good(5).value)  # mended code
+    bench.publisher.produced[0] = bench.publisher.produced[0]._replace(value=good(5).value)  # mended code
     sent = await redriven(bench, migrated_dsn, FakePublisher())
     assert await states(bench) == [(5, State.REDRIVEN), (6, State.REDRIVEN)]
     await bench.take_in(good(7))  # overtakes the redriven ones, and may not
