@@ -8,10 +8,10 @@ import random
 import secrets
 import signal
 import sys
+from typing import Final
 
 import structlog
 import uvloop
-from aiohttp import web
 
 from tollgate.clock import Clock, SystemClock
 from tollgate.errors import TollgateError
@@ -24,6 +24,8 @@ from tollgate.local.simulator.settings import Settings, SimulatorSettings
 from tollgate.local.simulator.webhooks import WebhookSender
 from tollgate.settings import load
 from tollgate.telemetry import configure_logging
+
+_STOP_S: Final = 1.0
 
 _log = structlog.get_logger()
 
@@ -48,12 +50,7 @@ async def serve(settings: SimulatorSettings) -> int:
     )
     service.resume()
     server = SimulatorServer(service, ledger, director, clock)
-    runner = web.ServerRunner(
-        web.Server(server.handle, handler_cancellation=True, access_log=None), shutdown_timeout=1.0
-    )
-    await runner.setup()
-    host, _, port = settings.listen.rpartition(":")
-    await web.TCPSite(runner, host, int(port), backlog=1024).start()
+    await server.start(settings.listen)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -66,7 +63,7 @@ async def serve(settings: SimulatorSettings) -> int:
     ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
-    await runner.cleanup()
+    await server.stop(_STOP_S)
     journal.close()
     for task in ended:
         task.result()

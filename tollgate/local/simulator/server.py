@@ -1,25 +1,26 @@
-"""The simulator on HTTP: aiohttp's low-level server, as a reset or a closed connection needs the socket.
+"""The simulator's routes, and what becomes of each answer.
 
-Measured with uvloop: 38 µs of CPU a call for HTTP and 55 for the work and the ledger, so 2,000 calls/s take
-a fifth of a core. A whole payment costs 1.3 kB of memory and 0.9 kB on disk.
+Measured with uvloop, 800 calls/s beside other work: 195 µs of CPU a call in all, where aiohttp's server took
+260 (and 310). A whole payment costs 1.3 kB of memory and 0.9 kB on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 import orjson
-from aiohttp import web
+import structlog
 from pydantic import ValidationError
 
 from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.local.simulator import requests
 from tollgate.local.simulator.behaviour import Delivery
+from tollgate.local.simulator.connection import Connection, Connections, Request
 from tollgate.local.simulator.ledger import Ledger
 from tollgate.local.simulator.payer_page import payer_page
 from tollgate.local.simulator.requests import Refusal
@@ -27,145 +28,164 @@ from tollgate.local.simulator.scenario import Director
 from tollgate.local.simulator.service import PAGES, Call, Reply, Service
 
 CALLS_MAX: Final = 4096  # under way at once; beyond it a 429 that had no effect
-BODY_TIMEOUT_S: Final = 10.0
 LOST_ANSWER_HOLD_S: Final = 30.0
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_JSON = {"Content-Type": "application/json"}
+_CALLS: Final = "/v1/"
+_BACKLOG: Final = 1024
+
+_log = structlog.get_logger()
 
 
 class SimulatorServer:
-    """Routes, reads bodies, and does to the connection what the reply says. `handle` serves one request."""
+    """Serves on `listen` (host:port), on the running loop. What a call has begun goes on when its client goes
+    away.
+    """
 
     def __init__(self, service: Service, ledger: Ledger, director: Director, clock: Clock) -> None:
         self._service = service
         self._ledger = ledger
         self._director = director
         self._clock = clock
-        self._under_way: set[asyncio.Task[Reply]] = set()
+        self._connections = Connections()
+        self._calls = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self.failed = asyncio.Event()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Cancelled when the client goes away; what the call has begun goes on."""
-        if request.path.startswith("/v1/"):
-            return await self._handle_call(request)
-        try:
-            if request.path.startswith(PAGES):
-                return await self._handle_payer(request)
-            return await self._handle_own(request)
-        except ValidationError as error:
-            return _refused(requests.invalid_request(error))
-        except Refusal as refusal:
-            return _refused(refusal)
+    async def start(self, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self, self._connections), host, int(port), backlog=_BACKLOG
+        )
 
-    async def _handle_call(self, request: web.BaseRequest) -> web.StreamResponse:
-        key = request.headers.get("Idempotency-Key", "")
-        number = self._ledger.call_received(self._clock.now_us(), request.method, request.path, key)
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
-        except TimeoutError:
-            return await self._refuse(
-                number, Refusal(408, "body_timeout", "The body did not arrive in time.")
+    async def stop(self, timeout_s: float) -> None:
+        """Nobody new is heard; what is under way has so long to end."""
+        self._server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        self._connections.close()
+
+    # Connections call these.
+
+    def received(self, request: Request) -> None:
+        """Every call is in the ledger, stamped at receipt, whatever becomes of its body."""
+        if request.path.startswith(_CALLS):
+            request.number = self._ledger.call_received(
+                self._clock.now_us(), request.method, request.path, request.idempotency_key
             )
-        except web.HTTPRequestEntityTooLarge:
-            return await self._refuse(number, Refusal(413, "body_too_large", "A body is at most 1 MiB."))
+
+    def serve(self, request: Request, connection: Connection) -> None:
+        if request.path.startswith(_CALLS):
+            self._begin(self._serve_call(request, connection), connection)
+        else:
+            self._begin(self._serve_own(request, connection), connection)
+
+    def refuse(self, request: Request, refusal: Refusal, connection: Connection) -> None:
+        self._begin(self._refuse(request.number, refusal, connection), connection)
+
+    def _begin(self, way: Coroutine[Any, Any, None], connection: Connection) -> None:
+        task = asyncio.create_task(way)
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled() or (error := task.exception()) is None:
+                return
+            connection.close()  # not durable, so never answered
+            self.failed.set()
+            if not isinstance(error, OperationalError):
+                _log.error("call broke off", exc_info=error)
+
+        task.add_done_callback(ended)
+
+    async def _serve_call(self, request: Request, connection: Connection) -> None:
         if self._director.scenario.down:
             await self._ledger.journal.commit()
-            return _close(request)
-        if len(self._under_way) >= CALLS_MAX:
-            return await self._refuse(
-                number, Refusal(429, "too_many_calls", "Too many calls at once. Nothing was done.")
-            )
-        call = Call(number, request.method, request.path, request.query.get("reference"), key, body)
-        task = asyncio.create_task(self._service.answer(call))
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+            connection.close()
+            return
+        if self._calls >= CALLS_MAX:
+            refusal = Refusal(429, "too_many_calls", "Too many calls at once. Nothing was done.")
+            await self._refuse(request.number, refusal, connection)
+            return
+        reference = _first(request.query, "reference")
+        key, body = request.idempotency_key, request.body
+        call = Call(request.number, request.method, request.path, reference, key, body)
+        self._calls += 1
         try:
-            reply = await asyncio.shield(task)
-        except OperationalError:
-            return _close(request)  # not durable, so never answered
-        return await _deliver(request, reply)
+            reply = await self._service.answer(call)
+        finally:
+            self._calls -= 1
+        _deliver(connection, reply)
 
-    async def _handle_payer(self, request: web.BaseRequest) -> web.Response:
+    async def _refuse(self, number: int, refusal: Refusal, connection: Connection) -> None:
+        if number >= 0:
+            self._ledger.call_answered(number, refusal.status)
+            await self._ledger.journal.commit()
+        _answer_refused(connection, refusal)
+
+    async def _serve_own(self, request: Request, connection: Connection) -> None:
+        try:
+            if request.path.startswith(PAGES):
+                await self._serve_payer(request, connection)
+            else:
+                await self._serve_page(request, connection)
+        except ValidationError as error:
+            _answer_refused(connection, requests.invalid_request(error))
+        except Refusal as refusal:
+            _answer_refused(connection, refusal)
+        except ConnectionError:
+            return  # whoever asked has gone away
+
+    async def _serve_payer(self, request: Request, connection: Connection) -> None:
         """The page where a payer confirms: shown by GET, decided by POST (`outcome=decline` or anything)."""
         charge_id = request.path.removeprefix(PAGES)
         if request.method == "POST":
-            approves = b"outcome=decline" not in await request.read()
+            approves = b"outcome=decline" not in request.body
             charge = await self._service.visit(charge_id, approves=approves)
         else:
             charge = self._service.standing(charge_id)
-        return web.Response(body=payer_page(charge), content_type="text/html", charset="utf-8")
+        connection.answer(200, payer_page(charge), "text/html; charset=utf-8")
 
-    def _ended(self, task: asyncio.Task[Reply]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self.failed.set()
-
-    async def _refuse(self, number: int, refusal: Refusal) -> web.Response:
-        self._ledger.call_answered(number, refusal.status)
-        await self._ledger.journal.commit()
-        return _refused(refusal)
-
-    async def _handle_own(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve_page(self, request: Request, connection: Connection) -> None:
         match request.method, request.path:
             case "GET", "/_ledger":
-                return await self._show_ledger(request)
+                await self._show_ledger(request, connection)
             case "GET", "/_scenario":
-                return _json(200, self._director.scenario.model_dump_json().encode())
+                connection.answer(200, self._director.scenario.model_dump_json().encode())
             case "POST", "/_scenario":
-                scenario = self._director.merge(await request.read())
-                return _json(200, scenario.model_dump_json().encode())
+                connection.answer(200, self._director.merge(request.body).model_dump_json().encode())
             case "GET", "/livez" | "/readyz":
-                return _json(200, orjson.dumps({"status": "ok" if request.path == "/livez" else "ready"}))
+                status = "ok" if request.path == "/livez" else "ready"
+                connection.answer(200, orjson.dumps({"status": status}))
             case _:
                 raise requests.not_found(f"{request.method} {request.path}")
 
-    async def _show_ledger(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _show_ledger(self, request: Request, connection: Connection) -> None:
         slices = self._ledger.rows(
-            _parsed_since(request.query.get("since")), _parsed_limit(request.query.get("limit"))
+            _parsed_since(_first(request.query, "since")), _parsed_limit(_first(request.query, "limit"))
         )
         await self._ledger.journal.commit()
-        response = web.StreamResponse(headers=_JSON)
-        await response.prepare(request)
+        connection.begin_answer(200)
         for part in slices:
-            await response.write(part)
+            await connection.send(part)
             await asyncio.sleep(0)  # let the calls through between slices
-        await response.write_eof()
-        return response
+        connection.end_answer()
 
 
-async def _deliver(request: web.BaseRequest, reply: Reply) -> web.Response:
-    if reply.delivery is Delivery.LOST:
-        await asyncio.sleep(LOST_ANSWER_HOLD_S)
-        return _close(request)
-    if reply.delivery is Delivery.RESET:
-        return _reset(request)
-    return _json(reply.status, reply.body)
+def _deliver(connection: Connection, reply: Reply) -> None:
+    match reply.delivery:
+        case Delivery.LOST:
+            asyncio.get_running_loop().call_later(LOST_ANSWER_HOLD_S, connection.close)
+        case Delivery.RESET:
+            connection.reset()
+        case _:
+            connection.answer(reply.status, reply.body)
 
 
-def _close(request: web.BaseRequest) -> web.Response:
-    if request.transport is not None:
-        request.transport.close()
-    return web.Response()
+def _answer_refused(connection: Connection, refusal: Refusal) -> None:
+    connection.answer(refusal.status, refusal.body(), retry_after="1" if refusal.status == 429 else "")
 
 
-def _reset(request: web.BaseRequest) -> web.Response:
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        request.transport.abort()
-    return web.Response()
-
-
-def _json(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, headers=_JSON)
-
-
-def _refused(refusal: Refusal) -> web.Response:
-    response = _json(refusal.status, refusal.body())
-    if refusal.status == 429:
-        response.headers["Retry-After"] = "1"
-    return response
+def _first(query: str, name: str) -> str | None:
+    return parse_qs(query).get(name, [None])[0] if query else None
 
 
 def _parsed_since(raw: str | None) -> int:

@@ -65,7 +65,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class _Running:
     digest: str
-    task: asyncio.Task[Reply]
+    ended: asyncio.Future[Reply]
 
 
 _INTERNAL_ERROR = orjson.dumps(
@@ -188,16 +188,22 @@ class Service:
                 "This Idempotency-Key was used with another request; use a new one.",
             )
         if running is not None:
-            first = await running.task
+            first = await asyncio.shield(running.ended)
             return Reply(first.status, first.body)
         if isinstance(known, Answer):
             return Reply(known.status, known.body)
-        task = asyncio.create_task(self._execute(call, digest))
-        self._running[call.key] = _Running(digest, task)
+        ended: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._running[call.key] = _Running(digest, ended)
         try:
-            return await task
+            reply = await self._execute(call, digest)
+        except BaseException as error:
+            ended.set_exception(error)
+            ended.exception()  # heard, also when nobody waits for it
+            raise
         finally:
             del self._running[call.key]
+        ended.set_result(reply)
+        return reply
 
     async def _execute(self, call: Call, digest: str) -> Reply:
         if call.path == _CHARGES:
