@@ -159,7 +159,6 @@ class Elsewhere:
         """As the Ledger has it, if that is newer and on disk here too; else the payment itself."""
         if self._is_busy_refreshing():  # since `is_stale` was asked
             return payment
-        self._refreshed.put(payment_key(payment.merchant, payment.checkout_id))
         self._refreshing += 1
         try:
             said = await self._look_up("refresh", payment.merchant, payment.checkout_id, ())
@@ -167,6 +166,8 @@ class Elsewhere:
             self._refreshing -= 1
         if said is Absence.SILENT:
             self._silent_until = self._clock.monotonic() + _SILENCE_S
+            return payment  # still to be refreshed: others may have told more than this
+        self._refreshed.put(payment_key(payment.merchant, payment.checkout_id))
         if not isinstance(said, Payment) or said.version <= payment.version:
             return payment
         return said if await self.learned(said) else payment

@@ -111,3 +111,17 @@ async def test_news_that_the_store_refuses_are_not_told(tmp_path: Path) -> None:
     known_better(shard, Status.STATUS_PROCESSING)
     refuses = True
     assert await etags(shard) == ['"0"', '"0"']
+
+
+async def test_a_ledger_that_was_silent_is_asked_again_for_the_same_payment_a_second_later(
+    tmp_path: Path,
+) -> None:
+    """Others may have told more than is here, and every read until then takes it back."""
+    shard = in_process_shard(tmp_path)
+    assert (await shard.post("checkout-1")).status == 202
+    known_better(shard, Status.STATUS_PROCESSING)
+    shard.ledger.silent = True
+    assert await etags(shard) == ['"0"', '"0"']
+    shard.ledger.silent = False
+    shard.clock.advance(1.1)
+    assert header(await shard.get("checkout-1"), "etag") == '"2"'
