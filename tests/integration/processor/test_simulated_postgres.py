@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any, Final, cast
@@ -145,10 +146,18 @@ class Scenario:
         resends = await owed_resends(self.session, range(SLICES), 100)
         told = [(e.checkout_id, e.version, e.event_type, e.operation_id, sorted(e.shards)) for e in entries]
         if entries and self.random.random() < 0.7:
-            await mark_published(self.session, [entry.id for entry in entries[:3]], self.now_us)
+            await self._mark([entry.id for entry in entries[:3]])
         if resends and self.random.random() < 0.5:
             await mark_resent(self.session, resends)
-        return sorted(told), sorted((r.payment.checkout_id, r.payment.version, r.shard) for r in resends)
+        return told, sorted((r.payment.checkout_id, r.payment.version, r.shard) for r in resends)
+
+    async def _mark(self, ids: list[int]) -> None:
+        """Taken back now and then: they are still to be told, in their order."""
+        with suppress(InterruptedError):
+            async with self.session.transaction():
+                await mark_published(self.session, ids, self.now_us)
+                if self.random.random() < 0.3:
+                    raise InterruptedError
 
     async def undo(self) -> object:
         if self.attempts and self.random.random() < 0.5:

@@ -299,7 +299,7 @@ def unpublished(tx: Transaction, slices: Column, limit: int) -> list[Row]:
     from processor.storage.payments import slice_of
 
     found: list[Row] = []
-    for row in tx.tables.outbox.values():
+    for _id, row in sorted(tx.tables.outbox.items()):
         key = row["merchant"], row["checkout_id"]
         if slice_of(*key) in slices:
             found.append(Listed(row | {"shards": list(tx.tables.shards_of.get(key, ()))}))
