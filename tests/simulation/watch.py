@@ -101,8 +101,10 @@ class Watch:
         body, first_us = self._sent.setdefault(request.idempotency_key, (request.body, now_us))
         if body != request.body:
             self.says("I2", f"key {request.idempotency_key[:8]} was sent with other bytes")
-        # The processor's clock and its first send's may be a second apart.
-        if now_us - first_us > (REPLAYED_FOR_S + 3) * 1e6:
+        # The processor's clock and its first send's may be a second apart. What was always refused without
+        # effect may be sent at any time.
+        is_late = now_us - first_us > (REPLAYED_FOR_S + 3) * 1e6
+        if is_late and request.idempotency_key in self._effects:
             self.says("I2", f"key {request.idempotency_key[:8]} was sent again past its retention")
 
     # The shards
