@@ -8,7 +8,6 @@ loses nothing.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from gateway.rpc.server import start_rpc
 from gateway.rpc.shard_service import ShardService
 from gateway.settings import GatewaySettings
 from gateway.watchdog import Watchdog
+from tollgate.collecting import collect_seldom
 from tollgate.errors import OperationalError, Overloaded, TollgateError
 
 EXIT_OK: Final = 0
@@ -68,7 +68,7 @@ async def serve(settings: GatewaySettings) -> int:
     rpc = await start_rpc(service, settings.shard.grpc)
     http = http_server(shard.http, settings.shard.http, settings.shard.server, _connection_bounds(settings))
     await shard.headroom.look()
-    _quiet_garbage_collector()
+    collect_seldom()
     await http.start(_START_TIMEOUT_S)
     watchdog = Watchdog(shard.committer, shard.health, lambda: end(EXIT_STORE_FAILED))
     tasks = [
@@ -165,14 +165,3 @@ async def _every(interval_s: float, name: str, work: Callable[[], Awaitable[None
         except Exception:  # the edge of the loop: a defect in one round must not end the rounds
             log.exception("a round failed", task=name)
         await asyncio.sleep(interval_s)
-
-
-def _quiet_garbage_collector() -> None:
-    """What is alive now stays alive; requests make few cycles. Worth 8 % at 32 connections.
-
-    18.4k to 19.9k durable POST/s at 32 connections, 28.8k to 29.1k at 128, together with uvloop
-    (docs/decisions, the prototype's measurements).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)

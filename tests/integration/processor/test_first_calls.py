@@ -56,12 +56,13 @@ async def beginning(
     dispatcher = Dispatcher(bench.pool, bench.pipeline, policy, bench.clock, Health())
     beginnings = Beginnings(bench.pipeline, dispatcher, except_psps, 15.0, bench.clock)
     intake = Intake(bench.pool, bench.publisher, bench.clock, lambda: None, beginnings=beginnings)
-    task = asyncio.create_task(dispatcher.run() if claims else asyncio.sleep(0))
+    task = asyncio.create_task(dispatcher.run()) if claims else None
     try:
         yield Beginning(bench, intake, dispatcher)
     finally:
         dispatcher.stop()
-        await asyncio.wait_for(task, 10)
+        if task is not None:
+            await asyncio.wait_for(task, 10)
         await dispatcher.drain(10)
 
 
