@@ -4,7 +4,8 @@
   delays nothing; the id is accepted, and intake arbitrates.
 - Before a read is answered 404: has everybody said no? Who can't be asked may be a shard that has died: what
   it had accepted its tailer ships, so the Ledger is asked again for a moment before the read is refused.
-- When an open payment has stood still for a while, or since before this process: does the Ledger know better?
+- Before a payment is told that may have moved unheard: does the Ledger know better? An open one that has
+  stood still for a while, or since before this process; any that has not moved since another owned its id.
 
 All are asked at once. Bounded: how many look-ups are under way, how long each takes, how often one payment is
 refreshed. A no is never kept: a POST on its way to a shard that owned the id before may make it untrue at any
@@ -27,8 +28,10 @@ from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.growing_wait import GrowingWait
 from tollgate.ids import payment_key
-from tollgate.v1.payment_pb2 import Payment
+from tollgate.status import OPEN
+from tollgate.v1.payment_pb2 import OperationStatus, Payment
 
+_UNDER_WAY: Final = OperationStatus.OPERATION_STATUS_PENDING
 _REFRESHED_MAX: Final = 10_000  # 200 bytes each
 # Where the processors are behind, every poll is of a payment that stands still: so many are refreshed at once
 # and the rest answered as they are; while the Ledger is silent nobody waits to hear so again.
@@ -37,6 +40,9 @@ _SILENCE_S: Final = 1.0
 # A payment is usually in Postgres that soon after its acceptance; when not, the Ledger has much to do.
 _ASK_AGAIN_S_MIN: Final = 0.1
 _ASK_AGAIN_S_MAX: Final = 1.0
+# So long after a change of the ring a status may still go to the former owner: relays look five times a
+# second, and clocks differ.
+_OLD_RING_US: Final = 2_000_000
 _WAITING_MAX: Final = 64  # reads at once: each holds one of the 512 places that nginx has for a shard
 
 
@@ -143,15 +149,8 @@ class Elsewhere:
         return said
 
     def is_stale(self, payment: Payment) -> bool:
-        """Whether an open payment stands still and was not refreshed of late. On the way of its reads.
-
-        One that has not moved since before this process began may have done so meanwhile, and others, who
-        answered in its place, may have told so: a client must not see it go back.
-        """
-        stands_until_us = payment.updated_at_us + self._refresh_after_us
-        if payment.updated_at_us >= self._began_us and stands_until_us > self._clock.now_us():
-            return False
-        if self._is_busy_refreshing():
+        """Whether it may have moved unheard and the Ledger was not asked of late. On the way of its reads."""
+        if not (self._stands_still(payment) or self._was_anothers(payment)) or self._is_busy_refreshing():
             return False
         return payment_key(payment.merchant, payment.checkout_id) not in self._refreshed
 
@@ -171,6 +170,22 @@ class Elsewhere:
         if not isinstance(said, Payment) or said.version <= payment.version:
             return payment
         return said if await self.learned(said) else payment
+
+    def _stands_still(self, payment: Payment) -> bool:
+        """An open one. When it has not moved since before this process began it may have done so meanwhile,
+        and others, who answered in its place, may have told so: a client must not see it go back.
+        """
+        if not _may_move(payment):
+            return False
+        stands_until_us = payment.updated_at_us + self._refresh_after_us
+        return payment.updated_at_us < self._began_us or stands_until_us <= self._clock.now_us()
+
+    def _was_anothers(self, payment: Payment) -> bool:
+        """Whether it has not moved since this shard came to own its id. Who owned it until then heard what
+        became of it, to its end and beyond (refunds), and told so.
+        """
+        owned_us = self._ring.owners.owned_since_us(payment.checkout_id)
+        return payment.updated_at_us < owned_us + _OLD_RING_US
 
     def _is_busy_refreshing(self) -> bool:
         return self._refreshing >= _REFRESHES_MAX or self._clock.monotonic() < self._silent_until
@@ -245,6 +260,14 @@ class Elsewhere:
             answer = _checked(found, payment)
         self._metrics.asks.labels(whom=whom, answer=_name(answer)).inc()
         return answer
+
+
+def _may_move(payment: Payment) -> bool:
+    """Whether it is open: it moves by itself, or one of its operations is under way."""
+    operations = payment.operations
+    return payment.status in OPEN or (
+        len(operations) > 0 and any(operation.status == _UNDER_WAY for operation in operations)
+    )
 
 
 def _checked(found: Payment | None, payment: tuple[str, str]) -> Answer:

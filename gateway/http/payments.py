@@ -39,13 +39,12 @@ from tollgate.ids import CHECKOUT_ID, payment_key
 from tollgate.payment_json import accepted_document, payment_document
 from tollgate.status import OPEN
 from tollgate.telemetry import traceparent_or_new
-from tollgate.v1.payment_pb2 import OperationStatus, Payment
+from tollgate.v1.payment_pb2 import Payment
 
 BODY_BYTES_MAX: Final = 64 * 1024
 JSON: Final = ("content-type", "application/json")
 NO_STORE: Final = ("cache-control", "no-store")
 COME_AGAIN: Final = ("retry-after", "2")
-_UNDER_WAY: Final = OperationStatus.OPERATION_STATUS_PENDING
 _AUTHENTICATE: Final = (("www-authenticate", "Bearer"),)
 _CHECKOUT_ID: Final = CHECKOUT_ID_HEADER.lower()
 _PLAIN_JSON: Final = ["application/json"]
@@ -129,11 +128,14 @@ class PaymentHandlers:
             raise NoRoom(self._health.refusal)  # what is stored is answered, and needs no write
         pending = Pending(entry, partial(self._created, account, checkout_id, decision.request, now_us))
         others = self._elsewhere.asked_before_accepting(checkout_id)
-        if others is None or self._committer.read(key) is not None:
+        if others is None:
             return pending
-        return Asking(
-            self._unless_known(pending, decision.fingerprint, account.merchant, checkout_id, others)
-        )
+        if (stored := self._committer.read(key)) is None:
+            return Asking(
+                self._unless_known(pending, decision.fingerprint, account.merchant, checkout_id, others)
+            )
+        known = Payment.FromString(stored)
+        return Asking(self._refreshed_first(pending, known)) if self._elsewhere.is_stale(known) else pending
 
     def read(self, request: Request) -> Response | Asking:
         self._health.check_readable()
@@ -145,7 +147,7 @@ class PaymentHandlers:
         payment = self.stored(merchant, checkout_id)
         if payment is None:
             return Asking(self._read_elsewhere(request, merchant, checkout_id, by_client=by_client))
-        if _may_move(payment) and self._elsewhere.is_stale(payment):
+        if self._elsewhere.is_stale(payment):
             return Asking(self._read_refreshed(request, payment, by_client=by_client))
         return self._told(request, payment, by_client=by_client)
 
@@ -158,6 +160,11 @@ class PaymentHandlers:
             return pending
         raw = found.SerializeToString()
         return pending.finish(Replay(raw) if found.fingerprint == fingerprint else Conflict(raw))
+
+    async def _refreshed_first(self, pending: Pending, known: Payment) -> Pending:
+        """What a replay tells is on disk here then."""
+        await self._elsewhere.refreshed(known)
+        return pending
 
     async def _read_elsewhere(
         self, request: Request, merchant: str, checkout_id: str, *, by_client: bool
@@ -278,14 +285,6 @@ def _headers_of(payment: Payment) -> list[tuple[str, str]]:
     if payment.status in OPEN:
         headers.append(COME_AGAIN)
     return headers
-
-
-def _may_move(payment: Payment) -> bool:
-    """Whether it is open: it moves by itself, or one of its operations is under way."""
-    operations = payment.operations
-    return payment.status in OPEN or (
-        len(operations) > 0 and any(operation.status == _UNDER_WAY for operation in operations)
-    )
 
 
 def _not_found() -> Problem:

@@ -186,7 +186,7 @@ class World:
     # The ring
 
     def add_shard(self) -> None:
-        if len(self.volumes) >= SHARDS_MAX or len(self.ring.shards) < 1:
+        if self._is_ring_changing or len(self.volumes) >= SHARDS_MAX:
             return
         shard = self.ring.next_id
         self.volumes[shard] = Volume(shard)
@@ -197,12 +197,15 @@ class World:
     def remove_shard(self, shard: int) -> None:
         """Out of the ring; it goes on shipping, and speaks for what it has."""
         left = tuple(entry for entry in self.ring.shards if entry.id != shard)
-        if left and len(left) < len(self.ring.shards):
+        if left and len(left) < len(self.ring.shards) and not self._is_ring_changing:
             self._change_ring(left, self.ring.next_id)
 
+    @property
+    def _is_ring_changing(self) -> bool:
+        """Requests go by the ring before still."""
+        return self.clients.ring is not self.ring
+
     def _change_ring(self, shards: tuple[ShardEntry, ...], next_id: int) -> None:
-        if self.clients.ring is not self.ring:  # the change before is under way
-            return
         former = FormerRing(
             version=self.ring.version, left_at_us=self.process.now_us(), shards=self.ring.shards
         )

@@ -10,6 +10,7 @@ import pytest
 from gateway.replication import Replication
 from gateway.settings import CommitSettings, LookUpSettings
 from tests.fixtures.elsewhere import ring_of
+from tests.fixtures.moved_ids import ANOTHERS, MOVED, OWNED, accepted_elsewhere, asked, stored, third_shard
 from tests.fixtures.shard import (
     BODY,
     MERCHANT,
@@ -21,51 +22,14 @@ from tests.fixtures.shard import (
     in_process_shard,
 )
 from tollgate.client_secrets import ClientSecrets
-from tollgate.ids import payment_key
-from tollgate.v1.payment_pb2 import Payment, Status
+from tollgate.v1.payment_pb2 import Status
 
 CLIENT_SECRETS = ClientSecrets(b"0123456789abcdef" * 2)
 
 
-# The shard of the fixture is 3.
-def an_id(*owned_by: int) -> str:
-    """One whose owners on the rings (0, 3) and (0, 1, 3), in this order, are these."""
-    rings = [ring_of(shards).ring() for shards in ((0, 3), (0, 1, 3))]
-    wanted = [f"127.0.0.1:{7100 + shard}" for shard in owned_by]
-    ids = (f"checkout-{n:06}" for n in range(10_000))
-    return next(i for i in ids if [ring.owner(i) for ring in rings[: len(wanted)]] == wanted)
-
-
-MOVED = an_id(3, 1)  # shard 1 was removed, this shard owns it now
-ANOTHERS = an_id(0, 0)
-OWNED = an_id(3, 3)
-
-
 @pytest.fixture
 async def shard(tmp_path: Path) -> InProcessShard:
-    shard = in_process_shard(tmp_path, look_ups=LookUpSettings(shipped_within_s=0))
-    shard.ring.set(ring_of((0, 3), (0, 1, 3)))
-    return shard
-
-
-async def accepted_elsewhere(shard: InProcessShard, checkout_id: str, version: int = 0) -> Payment:
-    """A payment as another shard accepted it, of the fixture's usual content."""
-    await shard.post("checkout-of-the-fingerprint")
-    stored = shard.committer.read(payment_key(MERCHANT, "checkout-of-the-fingerprint"))
-    assert stored is not None
-    payment = Payment.FromString(stored)
-    payment.checkout_id, payment.version, payment.change_sequence = checkout_id, version, 77
-    payment.status = Status.STATUS_PROCESSING if version else Status.STATUS_PENDING
-    return payment
-
-
-def stored(shard: InProcessShard, checkout_id: str) -> Payment | None:
-    raw = shard.committer.read(payment_key(MERCHANT, checkout_id))
-    return None if raw is None else Payment.FromString(raw)
-
-
-def asked(shard: InProcessShard) -> int:
-    return shard.ledger.asked + sum(other.asked for other in shard.others.at.values())
+    return third_shard(tmp_path)
 
 
 @pytest.mark.parametrize("checkout_id", [MOVED, ANOTHERS], ids=["moved", "another's"])
@@ -280,71 +244,6 @@ async def test_what_would_leave_again_at_once_is_not_kept(shard: InProcessShard)
     shard.ledger.has(settled)
     assert (await shard.get(MOVED)).status == 200
     assert stored(shard, MOVED) is None
-
-
-async def test_an_open_payment_that_stands_still_is_refreshed_every_30_s(shard: InProcessShard) -> None:
-    await shard.post(OWNED)
-    shard.clock.advance(29)
-    assert header(await shard.get(OWNED), "etag") == '"0"'
-    assert asked(shard) == 0
-    shard.clock.advance(1)
-    shard.ledger.silent = True
-    for _ in range(3):
-        assert header(await shard.get(OWNED), "etag") == '"0"', "nobody can say: it is told as it is"
-    assert shard.ledger.asked == 1
-    shard.ledger.silent = False
-    shard.clock.advance(30)
-    news = await accepted_elsewhere(shard, OWNED, 5)
-    news.status = Status.STATUS_SUCCEEDED
-    shard.ledger.has(news)
-    assert header(await shard.get(OWNED), "etag") == '"5"'
-    kept = stored(shard, OWNED)
-    assert kept is not None
-    assert kept.version == 5
-    shard.clock.advance(300)
-    assert header(await shard.get(OWNED), "etag") == '"5"'
-    assert shard.ledger.asked == 2, "what is settled is not looked up"
-
-
-async def test_what_was_decided_before_this_shard_began_is_refreshed_at_its_first_read(
-    shard: InProcessShard,
-) -> None:
-    """While it was away others answered for it, and may have told more than it has heard of."""
-    before = await accepted_elsewhere(shard, MOVED, 2)
-    before.updated_at_us = shard.clock.now_us() - 1
-    shard.ledger.has(before)
-    assert header(await shard.get(MOVED), "etag") == '"2"'
-    kept = stored(shard, MOVED)
-    assert kept is not None
-    news = await accepted_elsewhere(shard, MOVED, 3)
-    news.status = Status.STATUS_AUTHORIZED
-    shard.ledger.has(news)
-    assert header(await shard.get(MOVED), "etag") == '"3"', "the Ledger was asked at once, not after 30 s"
-    known = shard.ledger.asked
-    assert header(await shard.get(MOVED), "etag") == '"3"'
-    assert shard.ledger.asked == known
-
-
-async def test_a_silent_ledger_is_asked_for_one_open_payment_a_second_and_for_few_at_a_time(
-    shard: InProcessShard,
-) -> None:
-    ids = [f"checkout-still-{n:02}" for n in range(64)]
-    still = [checkout_id for checkout_id in ids if (await shard.post(checkout_id)).status == 202]
-    asked_for_posts = shard.ledger.asked
-    shard.clock.advance(31)
-    shard.ledger.silent = True
-    for checkout_id in still:
-        assert (await shard.get(checkout_id)).status == 200
-    assert shard.ledger.asked == asked_for_posts + 1
-    shard.clock.advance(2)
-    shard.ledger.silent = False
-    shard.ledger.held = asyncio.Event()
-    reading = [asyncio.ensure_future(shard.get(checkout_id)) for checkout_id in still]
-    while sum(task.done() for task in reading) < len(still) - 8:
-        await asyncio.sleep(POLL_S)
-    assert shard.ledger.asked == asked_for_posts + 1 + 8
-    shard.ledger.held.set()
-    assert {response.status for response in await asyncio.gather(*reading)} == {200}
 
 
 async def test_more_look_ups_than_the_bound_are_not_made(tmp_path: Path) -> None:

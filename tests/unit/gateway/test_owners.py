@@ -9,7 +9,7 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.owners import Owners
+from gateway.owners import NEVER, Owners
 from tests.fixtures.elsewhere import NOW_US, RETENTION_US, entries, grpc_of, ring_of
 from tollgate.ring_file import RingFile
 from tollgate.ring_hash import HOLDERS, Ring
@@ -74,6 +74,26 @@ def test_before_it_accepts_a_shard_asks_every_other_owner_and_nobody_else(
     others = {preferred(ring, checkout_id)[0] for ring in rings} - {shard}
     assert (asked is None) == (not others)
     assert set(asked or ()) == set(map(grpc_of, others))
+
+
+@settings(max_examples=60)
+@given(histories(), ids, st.data())
+def test_an_id_is_owned_since_the_last_ring_on_which_it_was_anothers(
+    rings: tuple[tuple[int, ...], ...], checkout_id: str, data: st.DataObject
+) -> None:
+    shard = data.draw(st.sampled_from(sorted(all_shards(rings))))
+    file = file_of(rings)
+    left_at_us = [NOW_US + number for number in range(len(rings) - 1)]  # of each ring but the present
+    history = [
+        ring.model_copy(update={"left_at_us": at})
+        for ring, at in zip(file.history, reversed(left_at_us), strict=True)
+    ]
+    file = file.model_copy(update={"history": tuple(history)})
+    own = [preferred(ring, checkout_id)[0] == shard for ring in rings]
+    since_us = 0
+    for owned, left_us in zip(own, [*left_at_us, NEVER], strict=True):
+        since_us = since_us if owned else left_us
+    assert owners(file, shard).owned_since_us(checkout_id) == since_us
 
 
 @settings(max_examples=30)
