@@ -1,13 +1,15 @@
 """The judge of the commit in flight: unready when it waits too long, the end of the process when it hangs.
 
 It is a task on the loop it judges, so it also arms a judge outside of Python (`faulthandler`): a loop that
-stands still for as long as a commit may hang is ended with a stack trace on stderr.
+stands still for as long as a commit may hang is ended, at most a tenth of that later, with a stack trace on
+stderr. To arm it is to wait for a thread with Python's lock held: milliseconds on a busy machine, so seldom.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -31,9 +33,14 @@ class Watchdog:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        loop, armed_at = asyncio.get_running_loop(), -math.inf
+        hung_s = self._health.patience.hung_s
+        spare_s = hung_s / 10
         try:
             while True:
-                faulthandler.dump_traceback_later(self._health.patience.hung_s, exit=True)
+                if loop.time() - armed_at >= spare_s - INTERVAL_S:  # the next look may be too late
+                    armed_at = loop.time()
+                    faulthandler.dump_traceback_later(hung_s + spare_s, exit=True)
                 self.look()
                 await asyncio.sleep(INTERVAL_S)
         finally:

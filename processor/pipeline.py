@@ -117,8 +117,7 @@ class Pipeline:
         person would be asked about what was never sent.
         """
         adapter = self._adapters.get(payment.psp)
-        now_us = self._clock.now_us()
-        following = begin(payment, now_us)
+        following = begin(payment, payment.updated_at_us)  # both versions are of one moment
         if adapter is None or following is None or customer_named(payment) or method_named(payment):
             return None
         claim = Claim(
@@ -130,7 +129,7 @@ class Pipeline:
             amount=payment.amount,
             created_at_us=payment.updated_at_us,
         )
-        match next_step(claim, adapter.plan, now_us):
+        match next_step(claim, adapter.plan, self._clock.now_us()):
             case Execute(step) if adapter.plan.terms[step].resolution is not Resolution.WEBHOOK:
                 verdict = self._assessor.assess_at_once(following)
                 if verdict is None or verdict.declined:

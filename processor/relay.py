@@ -2,7 +2,9 @@
 
 1. A pass reads the oldest unpublished rows of the slices that this relay holds.
 2. Every version becomes an event; the newest of each payment becomes a StatusUpdate for every shard that
-   shipped it and for the ring's owner. Shards that are owed a resend get the payment as it stands.
+   shipped it and for the ring's owner. A payment that has just begun to be processed is left for a moment:
+   mostly its end is near, and is told in the same pass, with one StatusUpdate. Shards that are owed a resend
+   get the payment as it stands.
 3. All are produced and their delivery reports awaited.
 4. What was delivered is marked, unless anything of the same payment failed: that is sent again whole.
 
@@ -40,6 +42,7 @@ from tollgate.clock import Clock
 from tollgate.errors import OperationalError
 from tollgate.ids import payment_key
 from tollgate.pace import Pace
+from tollgate.status import NAME, PENDING
 from tollgate.v1.payment_pb2 import Payment
 
 _REFRESH_S: Final = 1.0
@@ -47,6 +50,7 @@ _STEADY_S: Final = 10.0  # an interruption after so long is a new one: its pause
 _RETENTION_US: Final = 30 * 24 * 60 * 60 * 1_000_000  # as long as payments.events keeps them
 # Of a payment that has moved on meanwhile a shard gets one status in place of two.
 PACE: Final = Pace(each_s=0.002, most_s=0.05)
+_HELD_US: Final = 500_000  # a quarter of what a client waits between two looks
 _PRUNE_BATCH: Final = 10_000  # a second: more than the rate at which rows come
 
 _log = structlog.get_logger()
@@ -78,8 +82,9 @@ def plan_deliveries(
     newest = {(entry.merchant, entry.checkout_id): entry.version for entry in entries}
     plan = Deliveries()
     for entry in entries:
-        event = event_record(Payment.FromString(entry.snapshot), entry.event_type, entry.operation_id)
-        outgoing = [event]
+        payment = Payment.FromString(entry.snapshot)
+        event = event_record(payment, entry.event_type, entry.operation_id)
+        outgoing = [_acceptance_of(payment), event] if entry.with_acceptance else [event]
         if newest[entry.merchant, entry.checkout_id] == entry.version:
             owner = owner_of(entry.checkout_id)
             shards = {*entry.shards, *(() if owner is None else (owner,))}
@@ -167,7 +172,8 @@ class Relay:
 
     async def relay_once(self, connection: Connection, slices: Sequence[int]) -> int:
         """One pass; how much there was to do. Raises OperationalError when a dependency fails."""
-        entries = await unpublished(connection, slices, self._policy.batch_max)
+        held_since_us = self._clock.now_us() - _HELD_US
+        entries = await unpublished(connection, slices, self._policy.batch_max, held_since_us)
         resends = await owed_resends(connection, slices, self._policy.batch_max)
         if not entries and not resends:
             return 0
@@ -208,6 +214,12 @@ class Relay:
                 await self._woken.wait()
         except TimeoutError:
             return
+
+
+def _acceptance_of(begun: Payment) -> Outgoing:
+    """The event of its version 1: the same payment, pending. What is handed in is spent."""
+    begun.status, begun.version = PENDING, 1
+    return event_record(begun, f"tollgate.payment.{NAME[PENDING]}")
 
 
 def _append(records: list[Outgoing], outgoing: Sequence[Outgoing]) -> list[int]:

@@ -206,12 +206,8 @@ async def _store_new(
         for item in new
     ]
     await connection.execute(_OPERATIONS, *columns_of(operations), first_calls.lease_s, now_us)
-    versions = [
-        version
-        for item in new
-        for version in (item.payment, *([begun[item.key].claim.payment] if item.key in begun else ()))
-    ]
-    await tell(connection, versions)
+    standing = [begun[item.key].claim.payment if item.key in begun else item.payment for item in new]
+    await tell(connection, standing)
     allowed = await insert_attempts(connection, list(begun.values()), now_us)
     return [attempt for attempt in begun.values() if attempt.claim.key in allowed]
 

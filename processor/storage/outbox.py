@@ -16,12 +16,18 @@ from processor.storage.payments import COLUMNS, payment_from
 from tollgate.errors import RejectedInput
 from tollgate.v1.payment_pb2 import Payment
 
+# What seems to come from the future is of a clock that is wrong, and is not held.
 _UNPUBLISHED: Final = """
 SELECT o.id, o.merchant, o.checkout_id, o.version, o.event_type, o.operation_id, o.snapshot, o.created_at,
+    o.with_acceptance,
     ARRAY(SELECT DISTINCT s.shard FROM payment_shards AS s
           WHERE s.merchant = o.merchant AND s.checkout_id = o.checkout_id) AS shards
 FROM outbox AS o
 WHERE o.published_at IS NULL AND o.slice = ANY($1::smallint[])
+  AND (o.event_type <> 'tollgate.payment.processing'
+       OR o.created_at NOT BETWEEN $3 AND $3 + interval '1 second'
+       OR EXISTS (SELECT FROM outbox AS n WHERE n.merchant = o.merchant AND n.checkout_id = o.checkout_id
+                  AND n.version = o.version + 1))
 ORDER BY o.id
 LIMIT $2
 """
@@ -75,7 +81,8 @@ _FIRST_PAGE: Final = 2**63 - 1
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One version of one payment. `shards` shipped it; `snapshot` is the Payment, serialized; `operation_id`
-    is what the version is about, None for the payment itself.
+    is what the version is about, None for the payment itself. `with_acceptance`: it is the second, and tells
+    of the first too.
     """
 
     id: int
@@ -86,6 +93,7 @@ class Entry:
     operation_id: str | None
     snapshot: bytes
     created_at_us: int
+    with_acceptance: bool
     shards: list[int]
 
 
@@ -98,10 +106,14 @@ class Resend:
     requested_at_us: int
 
 
-async def unpublished(connection: Connection, slices: Sequence[int], limit: int) -> list[Entry]:
-    """Oldest first; a payment's versions in order and without a gap."""
+async def unpublished(
+    connection: Connection, slices: Sequence[int], limit: int, held_since_us: int
+) -> list[Entry]:
+    """Oldest first; a payment's versions in order and without a gap. One that began to be processed since
+    `held_since_us` is left out until its next version is there.
+    """
     with translated("reading the outbox"):
-        rows = await connection.fetch(_UNPUBLISHED, slices, limit)
+        rows = await connection.fetch(_UNPUBLISHED, slices, limit, held_since_us)
     return [Entry(*row) for row in rows]
 
 

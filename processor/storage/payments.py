@@ -17,7 +17,7 @@ from asyncpg import Record
 from processor.operation_request import OPERATIONS_SHOWN
 from processor.storage.database import Connection, Pool, columns_of, translated
 from tollgate.ids import PAYMENT_OPERATION
-from tollgate.status import BY_NAME, NAME
+from tollgate.status import BY_NAME, NAME, PENDING
 from tollgate.v1.payment_pb2 import (
     Capture,
     Failure,
@@ -109,9 +109,9 @@ SELECT operation_count FROM amended
 """
 
 _TELL: Final = """
-INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at)
+INSERT INTO outbox (merchant, checkout_id, version, slice, event_type, snapshot, created_at, with_acceptance)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[], $6::bytea[],
-                     $7::timestamptz[]) AS o
+                     $7::timestamptz[], $8::boolean[]) AS o
 """
 
 _FIND: Final = f"""
@@ -220,8 +220,10 @@ def inserted_columns(payments: Sequence[Payment]) -> list[list[Any]]:
     return columns_of(rows)
 
 
-async def tell(connection: Connection, versions: Sequence[Payment]) -> None:
-    """The outbox entries of new payments' versions, a payment's in order."""
+async def tell(connection: Connection, payments: Sequence[Payment]) -> None:
+    """The outbox entries of new payments, one each. Of one that is begun already it tells version 1 as well,
+    which differs in status and version alone.
+    """
     rows = [
         (
             payment.merchant,
@@ -231,8 +233,9 @@ async def tell(connection: Connection, versions: Sequence[Payment]) -> None:
             f"tollgate.payment.{NAME[payment.status]}",
             payment.SerializeToString(),
             payment.updated_at_us,
+            payment.status != PENDING,
         )
-        for payment in versions
+        for payment in payments
     ]
     await connection.execute(_TELL, *columns_of(rows))
 

@@ -30,8 +30,12 @@ UNION ALL
 SELECT 'webhook', applied_at, psp || ' ' || event_id || ': ' || result
 FROM webhook_inbox WHERE merchant = $1 AND checkout_id = $2
 UNION ALL
-SELECT 'published', published_at, 'version ' || version || ', ' || event_type
-FROM outbox WHERE merchant = $1 AND checkout_id = $2
+SELECT 'published', published_at, told.detail
+FROM outbox, LATERAL (VALUES
+        (true, 'version ' || version || ', ' || event_type),
+        (with_acceptance, 'version 1, tollgate.payment.pending')
+    ) AS told (holds, detail)
+WHERE told.holds AND merchant = $1 AND checkout_id = $2
 """
 
 _TIMELINE: Final = f"SELECT step, at, detail FROM ({_STEPS}) AS steps WHERE at IS NOT NULL ORDER BY at"  # noqa: S608

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.fault.effects.plan import Phase
 from tests.fault.effects.purchases import Effect, Purchase, Standing
 from tollgate import topics
-from tollgate.status import is_legal
+from tollgate.status import PENDING, is_legal
 from tollgate.v1.payment_pb2 import Payment
 
 _READ_S: Final = 60.0
@@ -39,7 +39,7 @@ UNION ALL SELECT 'conflict: ' || checkout_id FROM payment_conflicts
 UNION ALL SELECT 'dead letter: ' || error FROM dead_letters
 """
 _VERSIONS: Final = """
-SELECT checkout_id, version, snapshot FROM outbox WHERE starts_with(checkout_id, $1) ORDER BY id
+SELECT checkout_id, with_acceptance, snapshot FROM outbox WHERE starts_with(checkout_id, $1) ORDER BY id
 """
 _CALLS: Final = """
 SELECT count(*) AS made, count(*) FILTER (WHERE number > 1) AS again,
@@ -79,7 +79,10 @@ async def problems_in_postgres(postgres: asyncpg.Connection[asyncpg.Record], run
     found = [row[0] for row in await postgres.fetch(_WRONG)]
     snapshots: dict[str, list[Payment]] = {}
     for row in await postgres.fetch(_VERSIONS, run):
-        snapshots.setdefault(row["checkout_id"], []).append(Payment.FromString(row["snapshot"]))
+        versions = snapshots.setdefault(row["checkout_id"], [])
+        if row["with_acceptance"]:
+            versions.append(Payment(status=PENDING, version=1))
+        versions.append(Payment.FromString(row["snapshot"]))
     for checkout_id, versions in snapshots.items():
         if [payment.version for payment in versions] != list(range(1, len(versions) + 1)):
             found.append(f"{checkout_id} has versions {[payment.version for payment in versions]}")

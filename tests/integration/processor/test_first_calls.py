@@ -76,12 +76,12 @@ async def test_a_payment_is_stored_with_its_first_call_and_sent_without_a_claim(
     assert (attempt["fencing_token"], attempt["number"], attempt["outcome"]) == (1, 1, "approved")
     assert (await bench.payment())["risk_score"] == 18
     assert await bench.pool.fetchval("SELECT score FROM risk.assessments") == 18
-    told = await bench.pool.fetch("SELECT version, event_type, snapshot FROM outbox ORDER BY id")
+    told = await bench.pool.fetch("SELECT * FROM outbox ORDER BY id")
     assert [(row["version"], row["event_type"]) for row in told] == [
-        (1, "tollgate.payment.pending"),
         (2, "tollgate.payment.processing"),
         (3, "tollgate.payment.succeeded"),
     ]
+    assert [row["with_acceptance"] for row in told] == [True, False]
     last = await find_payment(bench.pool, "acme", "checkout-0001")
     assert last == Payment.FromString(told[-1]["snapshot"])  # the row, read anew, is what was told
 

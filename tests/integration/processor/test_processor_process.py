@@ -6,7 +6,8 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,13 +42,23 @@ def producer(kafka_bootstrap: str) -> Iterator[Producer]:
     made.flush(5)
 
 
-def ship(producer: Producer, run_id: str, numbers: range) -> None:
+def ship(producer: Producer, run_id: str, numbers: range) -> dict[int, int]:
+    """The first offset of it in each partition."""
+    first: dict[int, int] = {}
+
+    def on_delivery(_error: object, message: Message) -> None:
+        first.setdefault(message.partition() or 0, message.offset() or 0)
+
     for number in numbers:
         now_us = time.time_ns() // 1000
         payment = accepted_payment(f"{run_id}-{number:06d}", now_us=now_us)
         record = change_record(payment, shard=number % 2)
-        producer.produce(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+        headers: list[tuple[str, str | bytes | None]] = list(record.headers)
+        producer.produce(
+            record.topic, key=record.key, value=record.value, headers=headers, on_delivery=on_delivery
+        )
     assert producer.flush(10) == 0
+    return first
 
 
 def read_all(bootstrap: str, topic: str, wanted: int, mine: bytes) -> list[Message]:
@@ -127,6 +138,63 @@ async def test_changes_become_payments_events_and_status_updates_and_sigterm_end
         assert update.payment.version >= 1
     assert {status.partition() for status in statuses} <= {0, 1}
     await assert_one_effect_each(simulator, run_id, 30)
+
+
+@pytest.mark.fault
+async def test_offsets_never_pass_what_postgres_has_and_a_kill_before_the_commit_loses_nothing(
+    tmp_path: Path,
+    kafka_bootstrap: str,
+    postgres_dsn: str,
+    simulator: RunningSimulator,
+    producer: Producer,
+    run_id: str,
+) -> None:
+    """Fetched, handed to intake, and refused until the client has had its time to commit twice over."""
+    async with processor_on(tmp_path, postgres_dsn, kafka_bootstrap, simulator.url) as processor:
+        await processor.ready()
+        async with refusing_payments(postgres_dsn):
+            first = ship(producer, run_id, range(30))
+            await until_refused(processor, 6)  # 1.5 s of waits between them
+            processor.kill()
+            committed = await asyncio.to_thread(offsets_committed, kafka_bootstrap, first)
+            assert {number: offset for number, offset in committed.items() if offset > first[number]} == {}
+        processor.start()
+        await until_succeeded(postgres_dsn, run_id, 30)
+        await assert_one_effect_each(simulator, run_id, 30)
+
+
+@asynccontextmanager
+async def refusing_payments(dsn: str) -> AsyncIterator[None]:
+    """Postgres takes no payment and says that it is a matter of time."""
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        await connection.execute("""
+            CREATE FUNCTION not_now() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'cannot_connect_now'; END $$;
+            CREATE TRIGGER not_now BEFORE INSERT ON payments EXECUTE FUNCTION not_now()
+        """)
+        try:
+            yield
+        finally:
+            await connection.execute("DROP FUNCTION not_now CASCADE")
+    finally:
+        await connection.close()
+
+
+async def until_refused(processor: RunningProcessor, times: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while processor.part.log.read_text().count("intake_waits") < times:
+            await asyncio.sleep(POLL_S)
+
+
+def offsets_committed(bootstrap: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Negative where nothing is."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topics.INTAKE_GROUP})
+    try:
+        places = [TopicPartition(topics.CHANGES, number) for number in partitions]
+        return {place.partition: place.offset for place in consumer.committed(places, timeout=10)}
+    finally:
+        consumer.close()
 
 
 @pytest.mark.fault

@@ -15,6 +15,7 @@ from processor.patience import Health
 from processor.relay import Relay, RelayPolicy
 from processor.ring import RingOwners
 from processor.storage.database import connect
+from processor.storage.operations import claim
 from processor.storage.outbox import _UNPUBLISHED, mark_published, prune_published
 from processor.storage.payments import SLICES
 from processor.storage.slices import SliceLease
@@ -45,6 +46,10 @@ def versions(events: Iterable[Outgoing]) -> list[int]:
     return [int(dict(event.headers)["ce_id"].rsplit(b"/", 1)[1]) for event in events]
 
 
+def statuses(bench: Bench) -> list[Outgoing]:
+    return bench.publisher.of(topics.STATUS)
+
+
 async def test_each_version_is_published_once_and_marked(
     bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
 ) -> None:
@@ -55,6 +60,38 @@ async def test_each_version_is_published_once_and_marked(
     assert await relay.relay_once(session, ALL) == 0
     assert versions(bench.publisher.of(topics.EVENTS)) == [1, 2, 3]
     assert [record.partition for record in bench.publisher.of(topics.STATUS)] == [2, 7]
+
+
+async def test_what_is_being_processed_is_told_with_its_outcome_or_a_moment_later(
+    bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    soon, slow = accepted_payment("checkout-soon"), accepted_payment("checkout-slow")
+    await bench.take_in(change_record(soon, shard=7), change_record(slow, shard=7))
+    claims = await claim(bench.pool, 2, 15.0, bench.clock.now_us(), bench.clock.monotonic())
+    relay = relay_of(bench, migrated_dsn)
+    assert await relay.relay_once(session, ALL) == 2
+    assert await relay.relay_once(session, ALL) == 0
+    assert versions(bench.publisher.of(topics.EVENTS)) == [1, 1]
+    bench.publisher.produced.clear()
+    (at_once,) = (one for one in claims if one.payment.checkout_id == soon.checkout_id)
+    await bench.pipeline.run([at_once], lambda: None)
+    assert await relay.relay_once(session, ALL) == 2
+    assert versions(bench.publisher.of(topics.EVENTS)) == [2, 3]
+    assert [StatusUpdate.FromString(one.value).payment.version for one in statuses(bench)] == [3]
+    bench.publisher.produced.clear()
+    bench.clock.advance(0.6)
+    assert await relay.relay_once(session, ALL) == 1
+    assert [StatusUpdate.FromString(one.value).payment.version for one in statuses(bench)] == [2]
+
+
+async def test_a_row_of_a_clock_that_is_ahead_is_not_held(
+    bench: Bench, migrated_dsn: str, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    bench.clock.advance(3600)
+    await claim(bench.pool, 1, 15.0, bench.clock.now_us(), bench.clock.monotonic())
+    bench.clock.advance(-3600)
+    assert await relay_of(bench, migrated_dsn).relay_once(session, ALL) == 2
 
 
 async def test_a_crash_between_delivery_and_mark_repeats_and_never_loses_or_reorders(
@@ -112,7 +149,7 @@ async def test_the_oldest_rows_are_found_without_sorting_a_backlog_whatever_the_
     """A plan cached while the outbox was empty may still be in use when Kafka comes back from an outage."""
     await session.execute("SET plan_cache_mode = force_generic_plan")
     await session.execute(f"PREPARE oldest AS {_UNPUBLISHED}")
-    plan = await session.fetch("EXPLAIN EXECUTE oldest (NULL, NULL)")
+    plan = await session.fetch("EXPLAIN EXECUTE oldest (NULL, NULL, NULL)")
     assert not [row[0] for row in plan if "Sort" in row[0]]
 
 

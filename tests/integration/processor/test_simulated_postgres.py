@@ -142,7 +142,8 @@ class Scenario:
                 return "refused", str(code)
 
     async def relay(self) -> object:
-        entries = await unpublished(self.session, range(SLICES), 100)
+        held_since_us = self.now_us - self.random.choice((0, 10_000))
+        entries = await unpublished(self.session, range(SLICES), 100, held_since_us)
         resends = await owed_resends(self.session, range(SLICES), 100)
         told = [(e.checkout_id, e.version, e.event_type, e.operation_id, sorted(e.shards)) for e in entries]
         if entries and self.random.random() < 0.7:

@@ -69,8 +69,9 @@ def insert_operations(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
 
 
 def tell(tx: Transaction, *columns: Column) -> list[Row]:
-    for merchant, checkout_id, version, _slice, event_type, snapshot, created_at in rows_of(columns):
-        add_outbox(tx, (merchant, checkout_id), version, event_type, snapshot, created_at, None)
+    for merchant, checkout_id, version, _slice, event_type, snapshot, created_at, both in rows_of(columns):
+        key = merchant, checkout_id
+        add_outbox(tx, key, version, event_type, snapshot, created_at, None, with_acceptance=both)
     return []
 
 
@@ -125,6 +126,8 @@ def add_outbox(
     snapshot: bytes,
     created_at: int,
     operation_id: str | None,
+    *,
+    with_acceptance: bool = False,
 ) -> None:
     tables = tx.tables
     tables.outbox_ids += 1
@@ -137,6 +140,7 @@ def add_outbox(
         operation_id=operation_id,
         snapshot=snapshot,
         created_at=created_at,
+        with_acceptance=with_acceptance,
     )
     tx.put(tables.outbox, tables.outbox_ids, row)
 
@@ -295,13 +299,17 @@ def lock(tx: Transaction, merchant: str, checkout_id: str) -> list[Row]:
     return [Row(row)] if row else []
 
 
-def unpublished(tx: Transaction, slices: Column, limit: int) -> list[Row]:
+def unpublished(tx: Transaction, slices: Column, limit: int, held_since_us: int) -> list[Row]:
     from processor.storage.payments import slice_of
 
     found: list[Row] = []
     for _id, row in sorted(tx.tables.outbox.items()):
         key = row["merchant"], row["checkout_id"]
-        if slice_of(*key) in slices:
+        is_held = row["event_type"] == "tollgate.payment.processing" and (
+            held_since_us <= row["created_at"] <= held_since_us + 1_000_000
+            and tx.tables.payments[key]["version"] == row["version"]
+        )
+        if slice_of(*key) in slices and not is_held:
             found.append(Listed(row | {"shards": list(tx.tables.shards_of.get(key, ()))}))
             if len(found) == limit:
                 break

@@ -63,3 +63,20 @@ async def test_a_hung_commit_ends_the_process(tmp_path: Path) -> None:
     Watchdog(shard.committer, shard.health, lambda: ended.append(True)).look()
     assert ended == [True]
     assert (await posted).status == 503
+
+
+async def test_the_judge_outside_of_python_is_armed_seldom_and_for_longer_than_the_loop_may_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = in_process_shard(tmp_path)
+    armed: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda after_s, **_: armed.append(after_s))
+    monkeypatch.setattr("gateway.watchdog.INTERVAL_S", 0.0)
+    watchdog, looked = Watchdog(shard.committer, shard.health, lambda: None), asyncio.Event()
+    left = list(range(100))
+    monkeypatch.setattr(watchdog, "look", lambda: left.pop() if left else looked.set())
+    task = asyncio.create_task(watchdog.run())
+    async with asyncio.timeout(2):  # it is armed anew every 3 s
+        await looked.wait()
+    task.cancel()
+    assert armed == [33.0]

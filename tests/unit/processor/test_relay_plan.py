@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ def entry(version: int, status: StatusValue, shards: list[int], checkout_id: str
         operation_id=None,
         snapshot=payment.SerializeToString(),
         created_at_us=NOW_US,
+        with_acceptance=False,
         shards=shards,
     )
 
@@ -46,6 +49,18 @@ def test_every_version_is_an_event_and_only_the_newest_is_a_status_update() -> N
     ]
     assert [record.partition for record in statuses] == [0, 5, 7]
     assert {StatusUpdate.FromString(record.value).payment.version for record in statuses} == {3}
+
+
+def test_one_row_tells_of_a_payment_s_acceptance_and_of_its_beginning() -> None:
+    both = replace(entry(2, PROCESSING, [0]), with_acceptance=True)
+    plan = plan_deliveries([both], [], lambda _: None, NOW_US)
+    single = plan_deliveries(VERSIONS[:2], [], lambda _: None, NOW_US)
+    assert [record for record in plan.records if record.topic == topics.EVENTS] == [
+        record for record in single.records if record.topic == topics.EVENTS
+    ]
+    (status,) = (record for record in plan.records if record.topic == topics.STATUS)
+    assert StatusUpdate.FromString(status.value).payment.SerializeToString() == both.snapshot
+    assert plan.of_entry == [(both, [0, 1, 2])]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20_000), st.integers(1, 2**53))
