@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from cdc.key_partition import partition_of
+from cdc.home import Home
 from cdc.tailer import Identity
 from tollgate.topics import (
     HEADER_EPOCH,
@@ -151,6 +151,7 @@ class WindowComparison:
         self._tally = tally
         self._read = read
         self._floors = floors
+        self._home = Home(facts.shard, len(floors))
         self._floor = facts.pruned
         self._is_first = is_first
         self._digests = array("q", bytes(8 * (up_to - after)))
@@ -212,7 +213,7 @@ class WindowComparison:
             self._late(record, sequence, self._up_to + 1 if record.partition in self.later else newest)
         else:
             self._newest[record.partition] = sequence
-        home = partition_of(record.key, len(self._floors))
+        home = self._home.of(record.key)
         if home != record.partition:
             self._find("misplaced", record, sequence, f"its key belongs to partition {home}")
 
@@ -278,7 +279,7 @@ class WindowComparison:
             self._tally.find("missing", sequence, "", "no record; the log's change was pruned meanwhile")
             return
         change = Change.FromString(stored)
-        partition = partition_of(change.key.encode(), len(self._floors))
+        partition = self._home.of(change.key.encode())
         if self._may_have_expired(partition, change):
             self._tally.expired += 1
         else:

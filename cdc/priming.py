@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdc.key_partition import partition_of
+from cdc.home import Home
 from cdc.record import Record
 
 
 class Priming:
     """Of one producer. True while a partition is left to prove."""
 
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
-        self._unproven = set(range(partitions))
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._unproven = set(home.partitions)
         self._out: set[int] = set()
 
     def __bool__(self) -> bool:
@@ -29,7 +29,7 @@ class Priming:
         """How many of `records`, from the first, may be sent now."""
         out = set(self._out)
         for index, record in enumerate(records):
-            partition = partition_of(record.key, self._partitions)
+            partition = self._home.of(record.key)
             if partition in self._unproven:
                 if partition in out:
                     return index
@@ -37,7 +37,7 @@ class Priming:
         return len(records)
 
     def sent(self, records: Sequence[Record]) -> None:
-        self._out.update(partition_of(record.key, self._partitions) for record in records)
+        self._out.update(self._home.of(record.key) for record in records)
 
     def delivered(self, partition: int) -> None:
         self._unproven.discard(partition)

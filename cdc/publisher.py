@@ -3,8 +3,7 @@
 Promises: per key, the order given is the order in the log, also over retries and broker restarts; an outage
 of Kafka never fails a message (`message.timeout.ms=0`), it fills the bounded queue; whatever does fail breaks
 this producer as a whole (`broken`), so that nothing is delivered after a hole. The owner then calls `restart`
-and ships again from its cursor. A message's partition is Java's murmur2 of its key, so that other tools agree
-on it.
+and ships again from its cursor. A message's partition is its key's home (`cdc/home.py`).
 
 The event loop itself polls the producer: after each batch that it hands over, every 25 ms while anything is
 in flight (every millisecond where requests wait for a report and Kafka answers), and when the owner says so;
@@ -25,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.client_log import ClientErrors
 from cdc.cursor import Span
+from cdc.home import Home
 from cdc.priming import Priming
 from cdc.record import Record
 from cdc.tailer import Identity
@@ -78,7 +78,6 @@ class PublisherPolicy:
             # of a producer that it has no record of, and then takes the first one for a duplicate.
             "max.in.flight.requests.per.connection": 1,
             "message.timeout.ms": 0,
-            "partitioner": "murmur2_random",
             "linger.ms": self.linger_ms,
             "queue.buffering.max.messages": self.in_flight_records_max,
             "queue.buffering.max.kbytes": self.in_flight_kib_max,
@@ -180,7 +179,8 @@ class KafkaPublisher:
 
     def _new_line(self, topic: Topic) -> _Line:
         config = self._policy.producer_config(topic)
-        return _Line(config, Priming(topic.partitions), self._break, self._passing_errors)
+        home = Home(self._policy.shard, topic.partitions)
+        return _Line(config, home, self._break, self._passing_errors)
 
     def _poll_no_more(self) -> None:
         if self._next_poll is not None:
@@ -232,14 +232,15 @@ class _Line:
     def __init__(
         self,
         config: Mapping[str, str | int | float | bool],
-        priming: Priming,
+        home: Home,
         broke: Callable[[_Line, str], None],
         passing_errors: Callable[[KafkaError], None],
     ) -> None:
         self._broke = broke
         self._passing_errors = passing_errors
         self._ending = False
-        self.priming = priming
+        self._home = home
+        self.priming = Priming(home)
         self.reported: list[_Pending] = []
         self.producer = Producer({**config, "error_cb": self._on_error})
 
@@ -247,6 +248,7 @@ class _Line:
         """One span of as many of `records` as there is space for. Returns how many."""
         span = _Pending(self, generation, records[0].sequence)
         produce, report = self.producer.produce, span.report_primed if self.priming else span.report
+        home = self._home.of
         headers: _Headers = [*stands, (HEADER_EPOCH, b""), (HEADER_SEQUENCE, b""), (HEADER_TRACEPARENT, b"")]
         try:
             for sequence, epoch, key, traceparent, value in records:
@@ -254,7 +256,7 @@ class _Line:
                 headers[2] = (HEADER_EPOCH, b"%d" % epoch)
                 headers[3] = (HEADER_SEQUENCE, b"%d" % sequence)
                 headers[4] = (HEADER_TRACEPARENT, traceparent)
-                produce(CHANGES, value, key, -1, report, None, 0, headers)
+                produce(CHANGES, value, key, home(key), report, None, 0, headers)
                 span.count += 1
         except BufferError:
             pass

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.comparison import expected_headers
+from cdc.home import Home
 from cdc.shard_log import LogState
 from tollgate.errors import OperationalError, RejectedInput
 from tollgate.topics import CHANGES
@@ -101,11 +102,12 @@ class _Replay:
 
     def run(self, log: Rows) -> int:
         try:
+            partitions = self._partitions()
             expected = self._span.first
             for sequence, value in log.rows(self._span.first - 1, self._span.last):
                 if sequence != expected:
                     break
-                self._produce(value)
+                self._produce(value, partitions)
                 if sequence % _LOOK_EVERY == 0:
                     self._poll(0)
                 expected += 1
@@ -120,13 +122,21 @@ class _Replay:
             raise self._failed(f"change {expected} is no longer in the log: the shard prunes what is old")
         return self._delivered
 
-    def _produce(self, value: bytes) -> None:
+    def _partitions(self) -> int:
+        topic = self._producer.list_topics(CHANGES, timeout=self._silence_s_max).topics[CHANGES]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        return len(topic.partitions)
+
+    def _produce(self, value: bytes, partitions: int) -> None:
         change = Change.FromString(value)
+        key = change.key.encode()
         while True:
             try:
                 self._producer.produce(
                     CHANGES,
-                    key=change.key.encode(),
+                    key=key,
+                    partition=Home(change.shard, partitions).of(key),
                     value=value,
                     headers=list(expected_headers(change)),
                     on_delivery=self._on_delivery,

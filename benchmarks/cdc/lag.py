@@ -74,6 +74,7 @@ class _Reader:
                 "group.id": "lag",
                 "enable.auto.commit": False,
                 "fetch.queue.backoff.ms": 1,
+                "fetch.wait.max.ms": 20,  # the first fetch may be without the partitions that get something
                 "log_level": 2,
             }
         )

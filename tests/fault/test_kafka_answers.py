@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from cdc.home import Home
 from processor.kafka.producer import Outgoing, Publisher
 from tests.fixtures.gateway_process import GatewayProcess, gateway
 from tests.fixtures.kafka import EmbeddedKafka
@@ -23,7 +24,6 @@ from tests.fixtures.kafka_proxy import Fault, Hears, KafkaProxy, proxied_kafka
 from tests.fixtures.shard import POLL_S
 from tests.fixtures.waiting import wait_until
 from tests.integration.cdc.bench import CdcProcess, assert_complete, running, shipped
-from tests.integration.cdc.test_cdc_ships import java_partition
 from tollgate.topics import EVENTS
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
@@ -80,10 +80,11 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
 def pay_into(partition: int, shard: GatewayProcess, count: int) -> None:
     """Payments whose changes all go to one partition."""
     number = shard.log_state().durable_sequence * 1_000
+    home = Home(_SHARD, 12)  # partitions 0, 1 and 2
     while count:
         number += 1
         checkout_id = f"checkout-{number:09}"
-        if java_partition(f"acme/{checkout_id}") == partition:
+        if home.of(f"acme/{checkout_id}".encode()) == partition:
             shard.pay(checkout_id)
             count -= 1
 

@@ -220,6 +220,7 @@ class SimCdc:
         self.process = loop.process(f"cdc-{volume.shard}")
         self.publishers: list[SimPublisher] = []
         self._broker = broker
+        self._shard = volume.shard
         self.process.run(self._build, random, network, volume, shard, sight)
 
     def _build(
@@ -258,6 +259,6 @@ class SimCdc:
             process.spawn(part)
 
     def _open_publisher(self, on_reports: Reports) -> ChangePublisher:
-        publisher = SimPublisher(self._broker, on_reports)
+        publisher = SimPublisher(self._broker, self._shard, on_reports)
         self.publishers.append(publisher)
         return publisher

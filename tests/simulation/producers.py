@@ -8,12 +8,13 @@ from typing import Final
 
 from cdc.cursor import Span
 from cdc.dead_letters import DeadLetter
+from cdc.home import Home
 from cdc.publisher import Reports
 from cdc.record import Record
 from cdc.tailer import Identity
 from cdc.topic_watch import Topic
 from processor.kafka.producer import Outgoing
-from tests.simulation.kafka import Broker, Place, Producer, partition_of
+from tests.simulation.kafka import PARTITIONS, Broker, Place, Producer, partition_of
 from tests.simulation.loop import current
 from tollgate.topics import CHANGES, DLQ
 
@@ -23,8 +24,9 @@ _QUEUE_MAX: Final = 200
 class SimPublisher:
     """cdc.publisher.ChangePublisher."""
 
-    def __init__(self, broker: Broker, on_reports: Reports) -> None:
+    def __init__(self, broker: Broker, shard: int, on_reports: Reports) -> None:
         self._broker = broker
+        self._home = Home(shard, PARTITIONS)
         self._on_reports = on_reports
         self._producer = Producer(broker)
         self._generation = 0
@@ -38,7 +40,7 @@ class SimPublisher:
         count = min(len(records), _QUEUE_MAX - self._queued)
         for record in records[:count]:
             self._queued += 1
-            place: Place = (CHANGES, partition_of(record.key))
+            place: Place = (CHANGES, self._home.of(record.key))
             self._producer.produce(place, record.key, record.value, (), self._reporter(record.sequence))
         return count
 

@@ -119,7 +119,12 @@ def test_a_change_that_is_pruned_under_it_ends_a_replay_and_is_said(kafka_bootst
         replay(log, Span(1, 30), config)
 
 
-def test_a_replay_without_kafka_ends_and_says_so() -> None:
+@pytest.mark.parametrize("knows_the_topic", [True, False])
+def test_a_replay_without_kafka_ends_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, knows_the_topic: bool
+) -> None:
+    if knows_the_topic:
+        monkeypatch.setattr("cdc.replay._Replay._partitions", lambda _: 12)
     log = FakeLog()
     log.add(3)
     config: dict[str, str | int | float | bool] = {
@@ -127,5 +132,6 @@ def test_a_replay_without_kafka_ends_and_says_so() -> None:
         "message.timeout.ms": 0,
         "log_level": 2,
     }
-    with pytest.raises(OperationalError, match=r"confirmed nothing.*Of 3, 0 were delivered"):
+    why = "confirmed nothing" if knows_the_topic else "metadata"
+    with pytest.raises(OperationalError, match=f"stopped: .*{why}.*Of 3, 0 were delivered"):
         replay(log, Span(1, 3), config, silence_s_max=0.3)

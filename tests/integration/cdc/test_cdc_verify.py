@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from cdc.change_topic import KafkaChangeTopic
 from cdc.comparison import expected_headers
+from cdc.home import Home
 from cdc.shard_log import ShardLog
 from cdc.verification import Verification, verify
 from tests.fixtures.free_port import free_port
@@ -58,11 +59,13 @@ def tollgate(shard: TinyShard, bootstrap: str, *arguments: str, ops: str = "127.
 
 def produce(bootstrap: str, changes: list[Change]) -> None:
     """As the tailer would, one after the other."""
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "log_level": 2})
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 2})
     for change in changes:
+        key = change.key.encode()
         producer.produce(
             CHANGES,
-            key=change.key.encode(),
+            key=key,
+            partition=Home(change.shard, 12).of(key),
             value=change.SerializeToString(),
             headers=list(expected_headers(change)),
         )

@@ -11,10 +11,12 @@ from confluent_kafka import KafkaError
 
 from cdc import publisher
 from cdc.cursor import Span
+from cdc.home import Home
+from cdc.priming import Priming
 from cdc.publisher import KafkaPublisher, PublisherPolicy
 from cdc.record import Record
 from cdc.tailer import Identity
-from cdc.topic_watch import UNKNOWN
+from cdc.topic_watch import UNKNOWN, Topic
 from tollgate.clock import FakeClock
 from tollgate.v1.change_pb2 import Change
 
@@ -105,6 +107,8 @@ class Bench:
 
         monkeypatch.setattr(loop, "call_later", call_later)
         self.publisher = KafkaPublisher(POLICY, self._on_reports, FakeClock())
+        self.publisher._line = self.publisher._new_line(Topic(12, 1_000_000))
+        self.publisher._line.priming = Priming(Home(POLICY.shard, 0))  # nothing to prove
 
     @property
     def producer(self) -> FakeProducer:

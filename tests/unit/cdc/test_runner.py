@@ -282,28 +282,6 @@ async def test_a_trickle_is_looked_at_once_in_fifty_milliseconds_and_at_once_aft
     assert slept == [pytest.approx(0.050)]
 
 
-@pytest.mark.parametrize(("found", "wait_s"), [(11, 0.050), (12, 0.100), (191, 0.100), (192, 0.050)])
-async def test_more_is_gathered_where_a_request_would_hold_little(
-    monkeypatch: pytest.MonkeyPatch, found: int, wait_s: float
-) -> None:
-    """A request carries one of 12 partitions; below one change for each nothing is gained by waiting."""
-    bench = Bench(in_flight_records_max=1_000)
-    await bench.topics.look()
-    await bench.step_until(lambda: bench.runner.not_ready_reason() is None)
-    slept: list[float] = []
-
-    async def sleep(wait_s: float) -> None:
-        slept.append(wait_s)
-        bench.clock.advance(wait_s)
-
-    monkeypatch.setattr("cdc.runner.asyncio.sleep", sleep)
-    bench.clock.advance(1.0)
-    bench.source.last = found
-    await bench.runner.step()
-    await bench.runner.step()
-    assert slept == [pytest.approx(wait_s)]
-
-
 async def test_that_requests_wait_for_kafka_is_told_to_the_producer(bench: Bench) -> None:
     await bench.runner.step()
     assert not bench.publisher.awaited

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -11,12 +10,13 @@ from hypothesis import strategies as st
 
 from cdc.change_topic import Extent
 from cdc.comparison import expected_headers
-from cdc.key_partition import partition_of
+from cdc.home import Home
 from cdc.tailer import Identity
 from cdc.verification import Verification, verify, wait_until_shipped
 from tests.fixtures.change_log import PARTITIONS, FakeLog, FakeTopic, made_change
-from tests.integration.cdc.test_cdc_ships import java_partition
 from tollgate.errors import OperationalError
+
+HOME = Home(1, PARTITIONS)  # of the shard that the log is of
 
 
 def both(count: int) -> tuple[FakeLog, FakeTopic]:
@@ -82,14 +82,14 @@ def test_a_first_occurrence_behind_a_later_one_is_out_of_order() -> None:
 def test_partitions_have_no_order_among_themselves() -> None:
     log, topic = FakeLog(), FakeTopic()
     changes = log.add(40)
-    topic.ship_all(sorted(changes, key=lambda c: (-partition_of(c.key.encode(), PARTITIONS), c.sequence)))
+    topic.ship_all(sorted(changes, key=lambda c: (-HOME.of(c.key.encode()), c.sequence)))
     assert verify([log], topic).ok
 
 
 def test_a_key_in_two_partitions_has_lost_its_order() -> None:
     log, topic = FakeLog(), FakeTopic()
     (change,) = log.add(1)
-    elsewhere = (partition_of(change.key.encode(), PARTITIONS) + 1) % PARTITIONS
+    elsewhere = (HOME.of(change.key.encode()) + 1) % PARTITIONS
     topic.ship(change, partition=elsewhere)
     assert problems(verify([log], topic)) == [("misplaced", 1)]
 
@@ -190,7 +190,7 @@ def test_what_kafkas_retention_took_is_expired_and_what_is_younger_is_missing() 
     log, topic = FakeLog(), FakeTopic()
     changes = log.add(6, keys=["acme/same-key"] * 6)
     topic.ship_all([*changes[:4], changes[5]])
-    partition = partition_of(b"acme/same-key", PARTITIONS)
+    partition = HOME.of(b"acme/same-key")
     topic.expire(partition, 2)
     topic.oldest_us = changes[2].committed_at_us + 1
     found = verify([log], topic)
@@ -202,7 +202,7 @@ def test_a_replay_of_what_had_expired_repeats_it_and_is_not_out_of_order() -> No
     log, topic = FakeLog(), FakeTopic()
     changes = log.add(6, keys=["acme/same-key"] * 6)
     topic.ship_all(changes)
-    topic.expire(partition_of(b"acme/same-key", PARTITIONS), 3)
+    topic.expire(HOME.of(b"acme/same-key"), 3)
     topic.oldest_us = changes[3].committed_at_us + 1
     topic.ship(changes[1])
     found = verify([log], topic)
@@ -212,7 +212,7 @@ def test_a_replay_of_what_had_expired_repeats_it_and_is_not_out_of_order() -> No
 
 def test_a_partition_that_was_emptied_can_not_be_compared() -> None:
     log, topic = both(12)
-    partition = partition_of(b"acme/checkout-00001", PARTITIONS)
+    partition = HOME.of(b"acme/checkout-00001")
     gone = len(topic.partitions[partition])
     topic.expire(partition, gone)
     found = verify([log], topic)
@@ -281,10 +281,3 @@ def test_waiting_ends_when_what_was_durable_is_shipped_or_time_is_over() -> None
     assert wait_until_shipped([log], 0) == []
     log.acknowledged = 2
     assert [state.identity for state in wait_until_shipped([log], 0)] == [Identity(log.store, log.epoch)]
-
-
-@given(st.lists(st.binary(max_size=70), min_size=1, max_size=20), st.integers(1, 64))
-def test_the_partition_is_that_of_javas_murmur2(keys: Sequence[bytes], partitions: int) -> None:
-    for key in keys:
-        text = key.hex()[: len(key)]
-        assert partition_of(text.encode(), partitions) == java_partition(text, partitions)
