@@ -124,7 +124,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
 """
 
 # An effect that nobody decided on, of an operation that ended without one. Of every other operation a late
-# approval is in doubt like any call without an answer, or says what was decided already.
+# approval is in doubt like any call without an answer, or says what was decided already; and an authorization
+# that the PSP itself said has ended since is held no more.
 _LATE_APPROVALS: Final = """
 INSERT INTO anomalies (merchant, checkout_id, operation_id, kind, evidence, detected_at)
 SELECT l.merchant, l.checkout_id, l.operation_id, $5, l.evidence::jsonb, $6
@@ -132,7 +133,11 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     AS l (merchant, checkout_id, operation_id, evidence)
 JOIN operations AS o
     ON o.merchant = l.merchant AND o.checkout_id = l.checkout_id AND o.id = l.operation_id
-WHERE o.status = 'failed'
+JOIN payments AS p ON p.merchant = o.merchant AND p.checkout_id = o.checkout_id
+WHERE o.status = 'failed' AND NOT (
+    o.type = 'payment' AND (p.status = 'canceled' OR p.failure_code = 'action_expired')
+    AND l.evidence::jsonb @> jsonb_build_object('reference', p.psp_reference, 'captured', false)
+)
 RETURNING merchant, checkout_id, operation_id
 """
 LATE_APPROVAL: Final = "late_approval"

@@ -153,6 +153,7 @@ class Member:
     heard_us: int
     assigned: tuple[int, ...] = ()
     positions: dict[int, int] = field(default_factory=dict)
+    taken: dict[int, int] = field(default_factory=dict)  # as positions: what is durable, to be committed
     wakes: int = 0
 
 
@@ -176,6 +177,7 @@ class Group:
             member.heard_us = self._broker.loop.now_us
         else:  # it was given up: it joins again, with nothing
             member.positions.clear()
+            member.taken.clear()
             member.heard_us = self._broker.loop.now_us
             self.members.append(member)
             self.rebalance()
@@ -197,6 +199,7 @@ class Group:
         for index, member in enumerate(self.members):
             mine = tuple(p for p in range(PARTITIONS) if p % count == (index + shift) % count)
             member.positions = {p: at for p, at in member.positions.items() if p in mine}
+            member.taken = {p: at for p, at in member.taken.items() if p in mine}
             member.assigned = mine
 
     def fetch(self, member: Member, limit: int) -> list[ChangeRecord]:
@@ -214,15 +217,15 @@ class Group:
             ]
         return records
 
-    def commit(self, member: Member, records: Sequence[ChangeRecord]) -> None:
-        """Of what is not the member's any more nothing is taken."""
+    def commit(self, member: Member) -> None:
+        """As a client does by itself: what a broker that is down did not hear is told again."""
         if not self._broker.up or member not in self.members:
             return
-        for record in records:
-            if record.partition in member.assigned:
-                place = (self.name, record.partition)
-                before = self._broker.committed.get(place, (0, 0))[0]
-                self._broker.committed[place] = (max(before, record.offset + 1), 0)
+        for partition, offset in member.taken.items():
+            place = (self.name, partition)
+            before = self._broker.committed.get(place, (0, 0))[0]
+            self._broker.committed[place] = (max(before, offset), 0)
+        member.taken.clear()
 
 
 class GroupConsumer:
@@ -245,6 +248,7 @@ class GroupConsumer:
                     await self._deliver(member, records)
                 else:
                     await asyncio.sleep(_POLL_S)
+                group.commit(member)
         finally:
             beating.cancel()
 
@@ -261,6 +265,8 @@ class GroupConsumer:
             except OperationalError:
                 await asyncio.sleep(wait.next())
                 continue
+            member.taken |= {
+                one.partition: one.offset + 1 for one in records if one.partition in member.assigned
+            }
             await asyncio.sleep(self._broker.delay_us() / 1e6)
-            self._broker.group.commit(member, records)
             return

@@ -14,6 +14,7 @@ from processor.storage.attempts import NewAttempt, store_attempts
 from processor.storage.database import Pool
 from processor.storage.operations import claim, conclude
 from tests.fixtures.changes import accepted_payment, change_record
+from tests.integration.processor.asking import CANCEL, accepted, drain
 from tests.integration.processor.conftest import Bench, bench_on
 from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Capture
@@ -192,6 +193,31 @@ async def test_a_late_approval_of_a_payment_that_failed_meanwhile_is_an_anomaly(
     assert "ch_" in anomaly["evidence"]
     ((_conclusion, decision),) = bench.committed[-1]
     assert decision == Decision(anomaly="late_approval")
+
+
+async def test_a_late_approval_of_what_was_authorized_and_voided_meanwhile_is_none(
+    bench: Bench, successor: Bench
+) -> None:
+    """It tells of the very authorization that the PSP has voided since."""
+    send = bench.psp.send
+
+    async def slow(request: PspRequest, traceparent: str) -> Outcome:
+        outcome = await send(request, traceparent)
+        if len(bench.psp.sent) == 1:
+            await successor.let_leases_end()
+            await drain(successor)
+            await accepted(successor, CANCEL)
+            await drain(successor)
+        return outcome
+
+    await bench.take_in(change_record(accepted_payment(capture=Capture.CAPTURE_MANUAL)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.psp, "send", slow)
+        await bench.run_due()
+    assert (await bench.payment())["status"] == "canceled"
+    ((_conclusion, decision),) = bench.committed[-1]
+    assert decision is None
+    assert await bench.pool.fetchval("SELECT count(*) FROM anomalies") == 0
 
 
 async def test_an_answer_is_refused_as_soon_as_another_holds_the_lease_decided_or_not(

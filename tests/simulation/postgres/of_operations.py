@@ -1,4 +1,4 @@
-"""Statements of claims, attempts, conclusions, requests and budgets, each in the words of its SQL."""
+"""Statements of claims, attempts, conclusions and requests, each in the words of its SQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
+import orjson
 
 from tests.simulation.postgres.of_payments import (
     Column,
@@ -198,10 +199,18 @@ def late_approvals(tx: Transaction, *columns_and_rest: Any) -> list[Row]:
     found = []
     for merchant, checkout_id, operation_id, evidence in rows_of(columns):
         row = tx.tables.operations.get((merchant, checkout_id, operation_id))
-        if row is not None and row["status"] == "failed":
+        if row is not None and row["status"] == "failed" and not _was_voided(tx, row, evidence):
             _add_anomaly(tx, merchant, checkout_id, operation_id, kind, evidence, now_us)
             found.append(Row(merchant=merchant, checkout_id=checkout_id, operation_id=operation_id))
     return found
+
+
+def _was_voided(tx: Transaction, operation: Row, evidence: str) -> bool:
+    payment = tx.tables.payments[operation["merchant"], operation["checkout_id"]]
+    ended = payment["status"] == "canceled" or payment["failure_code"] == "action_expired"
+    approved = orjson.loads(evidence)
+    same = (approved.get("reference"), approved.get("captured")) == (payment["psp_reference"], False)
+    return operation["type"] == "payment" and ended and same
 
 
 def renew(tx: Transaction, *columns_and_lease: Any) -> list[Row]:
@@ -329,63 +338,6 @@ def never_execute(tx: Transaction, *args: Any) -> list[Row]:
             decided_at=now_us,
         )
     return []
-
-
-def reserve(tx: Transaction, psp: str, seconds: float, horizon_s: float) -> list[Row]:
-    now_us, taken_us = tx.clock_us(), round(seconds * 1e6)
-    row = tx.tables.budgets.get(psp)
-    if row is None:
-        next_at = now_us + taken_us
-    elif row["next_at"] <= now_us + round(horizon_s * 1e6):
-        next_at = max(row["next_at"], now_us) + taken_us
-    else:
-        return []
-    tx.put(tx.tables.budgets, psp, Row(next_at=next_at))
-    return [Row(first_in_s=(next_at - taken_us - now_us) / 1e6)]
-
-
-def mend(tx: Transaction, psp: str, ahead_max_s: float) -> list[Row]:
-    row = tx.tables.budgets.get(psp)
-    if row is None:
-        return []
-    most = tx.clock_us() + round(ahead_max_s * 1e6)
-    clamped = row["next_at"] > most
-    ahead_s = (row["next_at"] - tx.clock_us()) / 1e6
-    if clamped:
-        tx.put(tx.tables.budgets, psp, Row(next_at=most))
-    return [Row(ahead_s=ahead_s, clamped=clamped)]
-
-
-def give_back(tx: Transaction, *columns: Column) -> list[Row]:
-    for *key, token in rows_of(columns):
-        row = tx.tables.operations.get(tuple(key))
-        if row is not None and row["fencing_token"] == token and row["status"] == "pending":
-            tx.change(tx.tables.operations, tuple(key), claimable_at=tx.now_us)
-    return []
-
-
-def withdraw(tx: Transaction, *args: Any) -> list[Row]:
-    merchant, checkout_id, operation_id, token, step, number = args
-    step_key = merchant, checkout_id, operation_id, step
-    key = (*step_key, number)
-    row = tx.tables.attempts.get(key)
-    if row is not None and row["fencing_token"] == token and row["outcome"] is None:
-        tx.delete(tx.tables.attempts, key)
-        _unlisted(tx, tx.tables.calls_of[step_key], key)
-    return []
-
-
-def unsent_request(tx: Transaction, *step_key: Any) -> list[Row]:
-    if step_key in tx.tables.requests and not tx.tables.calls_of.get(step_key):
-        tx.delete(tx.tables.requests, step_key)
-        _unlisted(tx, tx.tables.steps_of[step_key[:3]], step_key)
-    return []
-
-
-def _unlisted(tx: Transaction, listing: list[Any], key: Any) -> None:
-    place = listing.index(key)
-    listing.remove(key)
-    tx.undoing(lambda: listing.insert(place, key))
 
 
 def raise_tokens(tx: Transaction, *columns: Column) -> list[Row]:

@@ -20,6 +20,7 @@ from processor.storage import (
     slices,
     turns,
 )
+from tests.simulation.postgres import of_budgets
 from tests.simulation.postgres import of_operations as ops
 from tests.simulation.postgres import of_payments as pay
 from tests.simulation.postgres.of_payments import Column, operations_of, rows_of
@@ -180,11 +181,11 @@ def statements() -> dict[str, Statement]:
         (
             budgets,
             {
-                "_RESERVE": ops.reserve,
-                "_MEND": ops.mend,
-                "_GIVE_BACK": ops.give_back,
-                "_WITHDRAW": ops.withdraw,
-                "_UNSENT_REQUEST": ops.unsent_request,
+                "_RESERVE": of_budgets.reserve,
+                "_MEND": of_budgets.mend,
+                "_GIVE_BACK": of_budgets.give_back,
+                "_WITHDRAW": of_budgets.withdraw,
+                "_UNSENT_REQUEST": of_budgets.unsent_request,
             },
         ),
         (turns, {"_IN_TURN": ops.in_turn, "_CHOSEN": ops.chosen}),
