@@ -28,7 +28,7 @@ from tollgate.pace import Pace
 from tollgate.status import NAME
 
 BATCH_MAX: Final = 500
-PACE: Final = Pace(each_s=0.003, most_s=0.02)
+PACE: Final = Pace(each_s=0.003, most_s=0.15)
 
 _log = structlog.get_logger()
 

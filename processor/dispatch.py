@@ -151,8 +151,8 @@ class Dispatcher:
         self.give_back(count)
 
     def _has_room(self) -> bool:
-        """Enough to be worth a claim: a slot at a time would cost a transaction each."""
-        return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 8)
+        """Enough to be worth a transaction, which has its price whatever it holds."""
+        return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 2)
 
     def _ended(self, task: asyncio.Task[None], left: int) -> None:
         """What a batch that broke off leaves is taken up again when its leases end; its room is free now."""

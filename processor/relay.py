@@ -49,7 +49,7 @@ _REFRESH_S: Final = 1.0
 _STEADY_S: Final = 10.0  # an interruption after so long is a new one: its pauses begin small again
 _RETENTION_US: Final = 30 * 24 * 60 * 60 * 1_000_000  # as long as payments.events keeps them
 # Of a payment that has moved on meanwhile a shard gets one status in place of two.
-PACE: Final = Pace(each_s=0.002, most_s=0.05)
+PACE: Final = Pace(each_s=0.002, most_s=0.2)
 _HELD_US: Final = 500_000  # a quarter of what a client waits between two looks
 _PRUNE_BATCH: Final = 10_000  # a second: more than the rate at which rows come
 

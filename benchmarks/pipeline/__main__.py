@@ -16,6 +16,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +47,7 @@ class Measured:
     spreads: dict[str, hops.Spread]
     cpu_us: dict[str, float]  # of each part, a payment
     drained_s: float  # from the end of the load until the last was terminal
-    sustained: float  # terminal a second while the load lasted
+    sustained: float  # terminal a second from the end of the warm-up to the end of the load
     behind: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, ingested, succeeded
     memory_mib: list[dict[str, float]] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ async def run(stack: StackJson, load: Load, target: Target, seed: int) -> Measur
             print(f"\r{behind[-1][0]:5.0f} s  {now.succeeded} succeeded", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         posted = await posting
-        ended, at_end = time.time(), behind[-1]
+        ended = time.time()
         accepted = posted.statuses.get("202", 0)
         drained_s = await _drain(connection, since, ended)
         used = {name: machine.cpu_seconds(pids) - cpu[name] for name, pids in parts.items()}
@@ -82,12 +83,19 @@ async def run(stack: StackJson, load: Load, target: Target, seed: int) -> Measur
             spreads=await hops.hops(connection, since + load.warm_up_s),
             cpu_us={name: seconds / everything * 1e6 for name, seconds in used.items()},
             drained_s=drained_s,
-            sustained=at_end[2] / at_end[0],
+            sustained=sustained(behind, load.warm_up_s),
             behind=behind,
             memory_mib=memory,
         )
     finally:
         await connection.close()
+
+
+def sustained(looks: Sequence[tuple[float, int, int]], warm_up_s: float) -> float:
+    """What became terminal a second between the first look after the warm-up and the last."""
+    begun_s, _ingested, before = next(look for look in looks if look[0] >= warm_up_s)
+    ended_s, _ingested, after = looks[-1]
+    return (after - before) / (ended_s - begun_s)
 
 
 async def _drain(connection: asyncpg.Connection, since: float, ended: float) -> float:

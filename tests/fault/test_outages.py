@@ -39,7 +39,7 @@ _LOOK_EVERY_S: Final = 1.0
 # Of a part that holds a window and no more. What it has before it, thousands of payments, would be more.
 _GROWS_MIB: Final = 24.0
 _GROWS_SHARE: Final = 0.15
-_CACHE_MIB: Final = {"postgres": 64.0}  # its shared_buffers, which fill up to their size and no further
+_CACHE_MIB: Final = {"postgres": 128.0}  # its shared_buffers, which fill up to their size and no further
 
 
 @dataclass(frozen=True)

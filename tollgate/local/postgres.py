@@ -42,7 +42,6 @@ _SETTINGS: Final = {
     "unix_socket_directories": "",  # a socket's path may not be longer than 107 bytes; TCP has no such limit
     "fsync": "on",
     "synchronous_commit": "on",
-    "shared_buffers": "64MB",
     "max_connections": "60",
     "max_wal_size": "1GB",  # each checkpoint is followed by whole pages
     "io_method": "sync",  # the default keeps three more processes

@@ -14,16 +14,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from zlib import crc32
 
 import orjson
 
 from tollgate.errors import ConfigurationError, CorruptionError, OperationalError
-from tollgate.pace import Pace
 
 _HEADER_BYTES = 9
-PACE: Final = Pace(each_s=0.002, most_s=0.01)
 
 
 class Journal:
@@ -81,7 +79,7 @@ class Journal:
     async def commit(self) -> None:
         """Returns when everything appended so far is synced. Raises OperationalError once a write has failed.
 
-        An idle journal syncs at once; during a sync the next group forms, and after a large one for a moment.
+        An idle journal syncs at once; during a sync the next group forms.
         """
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -92,7 +90,6 @@ class Journal:
     async def _flush_groups(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiters:
-            begun = loop.time()
             group, self._buffer = self._buffer, []
             waiters, self._waiters = self._waiters, []
             if group and self.failure is None:
@@ -109,7 +106,6 @@ class Journal:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(_failed(self.path, self.failure))
-            await asyncio.sleep(PACE.pause_s(len(waiters), loop.time() - begun))
         self._flushing = None
 
     def _write(self, group: list[bytes]) -> None:
