@@ -152,7 +152,7 @@ class Dispatcher:
 
     def _has_room(self) -> bool:
         """Enough to be worth a transaction, which has its price whatever it holds."""
-        return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 2)
+        return self._policy.concurrency - self._in_flight >= max(1, self._policy.concurrency // 3)
 
     def _ended(self, task: asyncio.Task[None], left: int) -> None:
         """What a batch that broke off leaves is taken up again when its leases end; its room is free now."""

@@ -24,7 +24,7 @@ class ProcessorSection(BaseModel):
     instance: str | None = (
         None  # its name in the consumer group, the same at every start, shared with no other
     )
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 512  # operations in flight
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 768  # operations in flight
     claim_batch_max: Annotated[int, Field(ge=1)] = 200
     poll_interval_s: Annotated[float, Field(gt=0)] = 0.25
     lease_s: Annotated[float, Field(gt=0)] = 15.0
