@@ -12,7 +12,9 @@ from tests.mutations.mutants import BY_NAME, MUTANTS
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["silence-is-a-no", "report-jumps-the-gap", "ack-before-fsync"])
+@pytest.mark.parametrize(
+    "name", ["silence-is-a-no", "report-jumps-the-gap", "read-before-fsync", "fail-in-doubt"]
+)
 def test_the_simulation_finds_it(name: str) -> None:
     found = hunt_apart(name, range(6), 1_000)
     assert found["rule"] is not None, f"{name}: {BY_NAME[name].breaks} is no longer watched"

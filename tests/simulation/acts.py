@@ -41,7 +41,7 @@ class Kind:
 
 def _pay(world: World, a: int, b: int) -> None:
     method, amount = METHODS[a % len(METHODS)], AMOUNTS[b % len(AMOUNTS)]
-    world.clients.pay(b // 16, amount, method, manual=a // 64 % 3 == 0)
+    world.clients.pay(b // 16, amount, method, manual=a // 64 % 3 == 0, times=1 + a // 256 % 16 // 14)
 
 
 def _pay_again(world: World, a: int, b: int) -> None:
@@ -165,7 +165,24 @@ def _psp_trouble(world: World, a: int, b: int) -> None:
     world.after(300_000 + b % longest_us, _psp_well, world)
 
 
+def _blackout(world: World, a: int, b: int) -> None:
+    """A line goes dead: answers of the PSP come no more, then a processor dies in the midst of its calls and
+    the PSP is not reached for a while. Each retry has no effect then, for certain; what was sent before may.
+    """
+    world.says("the psp's answers are lost")
+    world.psp.set(lost_answer_rate=1.0)
+    world.after(b % 1_000_000, _psp_away, world, _one(world.processors, a))
+    world.after(2_000_000 + b % 20_000_000, _psp_well, world)
+
+
+def _psp_away(world: World, processor: int) -> None:
+    world.says("the psp is away")
+    world.psp.is_away = True
+    world.kill_processor(processor)
+
+
 def _psp_well(world: World) -> None:
+    world.psp.is_away = False
     world.psp.set(error_rate=0.0, lost_answer_rate=0.0, reset_rate=0.0, latency_ms=0.0, down=False)
 
 
@@ -265,6 +282,7 @@ KINDS: Final[dict[str, Kind]] = {
     "postgres down": Kind(0.4, _postgres_down),
     "postgres breaks": Kind(0.9, _postgres_breaks),
     "psp": Kind(1.2, _psp_trouble),
+    "blackout": Kind(0.5, _blackout),
     "weather": Kind(0.9, _weather),
     "cut": Kind(0.9, _cut),
     "disk fails": Kind(0.4, _disk_fails),

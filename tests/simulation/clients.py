@@ -83,13 +83,15 @@ class Clients:
 
     # What they do
 
-    def pay(self, number: int, amount: int, method: str, *, manual: bool) -> None:
+    def pay(self, number: int, amount: int, method: str, *, manual: bool, times: int) -> None:
+        """`times`: an impatient customer, or a proxy, sends it more than once at the same moment."""
         purchase = Purchase(MERCHANTS[number % len(MERCHANTS)], f"checkout-{len(self.purchases):04}")
         self.purchases.append(purchase)
         content: Content = {"amount": amount, "currency": "EUR", "payment_method": method}
         if manual:
             content["capture"] = "manual"
-        self._do(self._post(purchase, content))
+        for _ in range(times):
+            self._do(self._post(purchase, content))
 
     def pay_again(self, number: int, *, other: bool) -> None:
         if (purchase := self._one(number)) and purchase.contents:
@@ -166,6 +168,21 @@ class Clients:
     ) -> tuple[Response | None, int | None]:
         return await self._ask(_ring(self.ring.shards).preference(purchase.checkout_id, HOLDERS), act)
 
+    async def _answered(
+        self,
+        purchase: Purchase,
+        shard: SimShard,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+    ) -> Response:
+        """In the shard's process, to the moment at which its answer goes out."""
+        answer = await shard.handle(method, path, headers, body)
+        if answer.status in (200, 202):
+            self._watch.told(purchase.key, orjson.loads(answer.body)["version"])
+        return answer
+
     def _headers(self, purchase: Purchase, *more: tuple[str, str]) -> list[tuple[str, str]]:
         return [
             ("authorization", f"Bearer key-{purchase.merchant}"),
@@ -179,7 +196,7 @@ class Clients:
         body = orjson.dumps(content)
         for _ in range(TRIES):
             answer = await self._send(
-                purchase, lambda shard: shard.handle("POST", "/v1/payments", headers, body)
+                purchase, lambda shard: self._answered(purchase, shard, "POST", "/v1/payments", headers, body)
             )
             self._note("POST", purchase, answer)
             match None if answer is None else answer.status:
@@ -207,7 +224,9 @@ class Clients:
     async def _get(self, purchase: Purchase) -> None:
         known, seen, ring = purchase.is_known, dict(purchase.seen), self.ring
         path, headers = f"/v1/payments/{purchase.checkout_id}", self._headers(purchase)
-        answer, shard = await self._sent(purchase, lambda shard: shard.handle("GET", path, headers, b""))
+        answer, shard = await self._sent(
+            purchase, lambda shard: self._answered(purchase, shard, "GET", path, headers, b"")
+        )
         self._note("GET", purchase, answer)
         if answer is None or answer.status == 503:
             return
@@ -262,7 +281,9 @@ class Clients:
     async def _patch(self, purchase: Purchase, etag: str, text: str) -> None:
         headers = self._headers(purchase, ("if-match", etag))
         path, body = f"/v1/payments/{purchase.checkout_id}", orjson.dumps({"description": text})
-        answer = await self._send(purchase, lambda shard: shard.handle("PATCH", path, headers, body))
+        answer = await self._send(
+            purchase, lambda shard: self._answered(purchase, shard, "PATCH", path, headers, body)
+        )
         self._note("PATCH", purchase, answer)
         if answer is not None and answer.status == 200:
             version = orjson.loads(answer.body)["version"]

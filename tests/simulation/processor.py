@@ -34,6 +34,7 @@ from tollgate.v1.payment_pb2 import Payment
 
 LEASE_S: Final = 5.0
 BATCH_MAX: Final = 16
+SENDS_MAX: Final = 6  # used up while a PSP is away for seconds
 RISKY: Final = 666  # an amount that the rules decline
 _POLL_S: Final = 0.5
 
@@ -89,7 +90,7 @@ class SimProcessor:
                     dispatcher.wake_in(decision.claim_after_s)
 
         committer = Committer(pool, process, health, on_committed)
-        judge = Judge(RetryPolicy(sends_max=12), process, random.random, lambda _psp: adapter.plan)
+        judge = Judge(RetryPolicy(sends_max=SENDS_MAX), process, random.random, lambda _psp: adapter.plan)
         pipeline = Pipeline(
             pool=pool,
             committer=committer,

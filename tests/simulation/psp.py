@@ -98,6 +98,7 @@ class Psp:
         self.witness = Witness(self.process.now_us)
         self.director = Director(random)
         self.calls = 0
+        self.is_away = False  # no connection comes to stand
         self._ids = 0
         self._tell = tell
         self._random = random
@@ -193,8 +194,8 @@ class SimulatedPsp(SimulatorPsp):
             raise Lost
         return reply
 
-    def _listening(self) -> Process:
-        return self._psp.process
+    def _listening(self) -> Process | None:
+        return None if self._psp.is_away else self._psp.process
 
     async def close(self) -> None:
         """Nothing is open."""

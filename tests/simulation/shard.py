@@ -55,6 +55,7 @@ _MERCHANTS_COPY: Final = ListMerchantsResponse(
     ]
 ).SerializeToString()
 WEBHOOK_SECRET: Final = "whsec_c2ltdWxhdGlvbi1vZi10aGUtcHNw"
+_EXPIRES_AFTER_US: Final = 15_000_000  # an outage outlasts it, and what was sent waits in doubt for longer
 _RETENTION_US: Final = 30 * 24 * 3600 * 1_000_000
 _LOOK_UPS: Final = LookUpPolicy(timeout_s=1.0, in_flight_max=64, refresh_after_s=5.0, shipped_within_s=0.5)
 _ANSWER_S: Final = 3.0
@@ -233,7 +234,7 @@ class SimShard:
             merchants=merchants,
             health=self.health,
             clock=clock,
-            policy=PaymentPolicy(frozenset({PSP}), 60_000_000, ClientSecrets(b"0123456789abcdef" * 2)),
+            policy=PaymentPolicy(frozenset({PSP}), _EXPIRES_AFTER_US, ClientSecrets(b"0123456789abcdef" * 2)),
             new_traceparent=lambda _told: "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
         )
         calls = LedgerCalls(self._others, metrics, 64)

@@ -60,8 +60,15 @@ class Broken(Exception):
 
 
 class Watch:
-    def __init__(self, now_us: Callable[[], int], per_second: float | None) -> None:
+    def __init__(
+        self,
+        now_us: Callable[[], int],
+        per_second: float | None,
+        durable: Callable[[tuple[str, str]], int | None],
+    ) -> None:
+        """`durable`: the highest version of a payment that is on a disk or in Postgres."""
         self._now_us = now_us
+        self._durable = durable
         self._per_second = per_second
         self.broken: list[Broken] = []
         self.parked: dict[tuple[str, str, str], str] = {}
@@ -108,6 +115,12 @@ class Watch:
             self.says("I2", f"key {request.idempotency_key[:8]} was sent again past its retention")
 
     # The shards
+
+    def told(self, key: tuple[str, str], version: int) -> None:
+        """In an answer, as it goes out: no power cut anywhere may take it back."""
+        durable = self._durable(key)
+        if durable is None or durable < version:
+            self.says("I1", f"{key[1]} is told at version {version}, durable is {durable}")
 
     def store_of(self, volume: Volume) -> MemoryStore:
         return _WatchedStore(volume, self)
@@ -158,6 +171,7 @@ class _WatchedStore(MemoryStore):
         self._last = None if last is None else decode_u64(last)
 
     def write(self, operations: Sequence[Operation]) -> None:
+        batch: dict[bytes, bytes] = {}  # what earlier entries of the same make of a payment
         for operation in operations:
             if isinstance(operation, Put) and operation.family == CHANGES:
                 sequence = decode_u64(operation.key)
@@ -165,11 +179,12 @@ class _WatchedStore(MemoryStore):
                     self._watch.says("I3", f"shard {self._shard}: {sequence} follows {self._last}")
                 self._last = sequence
             elif isinstance(operation, Put) and operation.family == PAYMENTS:
-                self._check(operation)
+                self._check(operation, batch.get(operation.key))
+                batch[operation.key] = operation.value
         super().write(operations)
 
-    def _check(self, operation: Put) -> None:
-        stored = self._tables[PAYMENTS].get(operation.key)
+    def _check(self, operation: Put, earlier: bytes | None) -> None:
+        stored = earlier or self._tables[PAYMENTS].get(operation.key)
         if stored is None or not operation.value:
             return
         before, after = Payment.FromString(stored), Payment.FromString(operation.value)

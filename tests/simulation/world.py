@@ -29,7 +29,10 @@ from tests.simulation.shard import SimShard, Volume
 from tests.simulation.trace import Trace
 from tests.simulation.watch import Watch
 from tollgate.errors import CorruptionError
+from tollgate.ids import payment_key
 from tollgate.ring_file import FormerRing, RingFile, ShardEntry
+from tollgate.shard_layout import PAYMENTS
+from tollgate.v1.payment_pb2 import Payment
 
 _RESTART_US: Final = 300_000
 _RING_US: Final = 200_000
@@ -61,7 +64,7 @@ class World:
         self.trace = Trace()
         self.loop = VirtualLoop(stream("schedule"))
         self.process = self.loop.process("world")
-        self.watch = Watch(lambda: self.loop.now_us, size.per_second)
+        self.watch = Watch(lambda: self.loop.now_us, size.per_second, self._durable)
         self.network = Network(self.loop, stream("network"))
         self.broker = Broker(self.loop, stream("kafka"), self.trace)
         self.server = Server(self.loop, stream("postgres"), self.trace, statements())
@@ -234,6 +237,13 @@ class World:
     def _owner_of(self, checkout_id: str) -> int | None:
         name = self._hashed.owner(checkout_id)
         return next(entry.id for entry in self.ring.shards if entry.name == name)
+
+    def _durable(self, key: tuple[str, str]) -> int | None:
+        name = payment_key(*key).encode()
+        stored = [volume.disk.synced[PAYMENTS].get(name) for volume in self.volumes.values()]
+        versions = [Payment.FromString(raw).version for raw in stored if raw is not None]
+        row = self.server.tables.payments.get(key)
+        return max(versions if row is None else (*versions, row["version"]), default=None)
 
     # What goes on all the time
 
