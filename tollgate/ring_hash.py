@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -69,7 +70,8 @@ class Ring:
         return bisect_left(self._points, crc32(key.encode())) % len(self._points)
 
 
-def _points(name: bytes) -> list[int]:
+@lru_cache(maxsize=128)  # rings that follow each other have most of their servers in common
+def _points(name: bytes) -> tuple[int, ...]:
     if name.startswith(b"unix:"):
         host, port = name[5:], b""
     elif match := _HOST_PORT.fullmatch(name):
@@ -83,4 +85,4 @@ def _points(name: bytes) -> list[int]:
         point = crc32(previous, base)
         points.append(point)
         previous = point.to_bytes(4, "little")
-    return points
+    return tuple(points)

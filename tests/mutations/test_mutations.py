@@ -13,7 +13,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "name", ["silence-is-a-no", "report-jumps-the-gap", "read-before-fsync", "fail-in-doubt"]
+    "name", ["silence-is-a-no", "report-jumps-the-gap", "ack-before-fsync", "fail-in-doubt"]
 )
 def test_the_simulation_finds_it(name: str) -> None:
     found = hunt_apart(name, range(6), 1_000)

@@ -239,7 +239,7 @@ class Clients:
             return
         document = orjson.loads(answer.body)
         version = purchase.shown = document["version"]
-        if shard is not None and ring.owner(purchase.checkout_id).id == shard:
+        if shard is not None and _owner(ring.shards, purchase.checkout_id) == shard:
             at = ring.version, shard
             if version < seen.get(at, 0) and at in purchase.seen:
                 self._watch.says(
@@ -296,6 +296,11 @@ class Clients:
         status = "nothing" if answer is None else str(answer.status)
         self.counts[f"{what} {status}"] += 1
         self._trace.add(self._loop.now_us, "client", f"{what} {purchase.checkout_id} {status}")
+
+
+def _owner(shards: tuple[ShardEntry, ...], checkout_id: str) -> int:
+    name = _ring(shards).owner(checkout_id)
+    return next(shard.id for shard in shards if shard.name == name)
 
 
 @lru_cache(64)

@@ -28,7 +28,7 @@ from tollgate.topics import CHANGES
 PARTITIONS: Final = 4
 SESSION_US: Final = 6_000_000
 _BATCH: Final = 20
-_POLL_S: Final = 0.15
+_POLL_S: Final = 0.25
 _HEARTBEAT_S: Final = 1.5
 
 Place = tuple[str, int]

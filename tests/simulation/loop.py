@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, cast
 
 EPOCH_US: Final = 1_700_000_000_000_000
 _THREAD_US_MAX: Final = 400
+_END_OF_SLEEP: Final = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 
@@ -163,11 +164,14 @@ class VirtualLoop:
 
     # What the simulation does with it
 
-    def post(self, process: Process, delay_us: int, callback: Callable[..., object], *args: Any) -> None:
+    def post(
+        self, process: Process, delay_us: int, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle:
         """`callback` in another process, if it still lives then."""
         self._timer_count += 1
         handle = asyncio.Handle(callback, args, self._me, process.context)
         heapq.heappush(self._timers, (self.now_us + delay_us, self._timer_count, process, handle))
+        return handle
 
     def run_for(self, duration_us: int) -> None:
         self.run_until(self.now_us + duration_us)
@@ -179,7 +183,11 @@ class VirtualLoop:
             while self.now_us < deadline_us:
                 if timers and timers[0][0] <= self.now_us:
                     _, _, process, handle = heapq.heappop(timers)
-                    if not handle._cancelled:
+                    if handle._cancelled:
+                        continue
+                    if handle._callback is _END_OF_SLEEP and process.alive:  # type: ignore[attr-defined]
+                        handle._run()  # it only wakes who sleeps: the one callback of a sleep is theirs
+                    else:
                         self._put(process, handle)
                 elif runnable:
                     self._run_one()

@@ -37,6 +37,7 @@ BATCH_MAX: Final = 16
 SENDS_MAX: Final = 6  # used up while a PSP is away for seconds
 RISKY: Final = 666  # an amount that the rules decline
 _POLL_S: Final = 0.5
+_RELAY_POLL_S: Final = 1.5  # it is woken; the rest is what others left
 
 
 class Rules:
@@ -80,7 +81,7 @@ class SimProcessor:
                 await postgres.arrive(outside.server)
                 return cast(Connection, Session(outside.server))
 
-        relay_policy = RelayPolicy(50, _POLL_S)
+        relay_policy = RelayPolicy(50, _RELAY_POLL_S)
         relay = Relay(open_session, self.publishing, outside.owner_of, relay_policy, process, health)
 
         def on_committed(committed: Committed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -35,7 +36,7 @@ from gateway.store.interface import Delete, DeleteRange, Put
 from gateway.store.memory import Disk, MemoryStore
 from gateway.store.opening import open_store
 from tests.fixtures.shard import FakeHeaders
-from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.loop import EPOCH_US, Process, VirtualLoop
 from tests.simulation.network import Lost, Network, Refused
 from tollgate.client_secrets import ClientSecrets
 from tollgate.errors import OperationalError, RejectedInput
@@ -154,6 +155,12 @@ async def called(
         raise OperationalError(f"The call was not answered: {type(error).__name__}.") from error
 
 
+@lru_cache(64)
+def _owners(file: RingFile, own: int) -> Owners:
+    """A run is too short to forget a ring in."""
+    return Owners(file, own, EPOCH_US, _RETENTION_US)
+
+
 class _RingNow:
     """Which ring the shard goes by."""
 
@@ -164,7 +171,7 @@ class _RingNow:
 
     def set(self, file: RingFile) -> None:
         if file.version > self.owners.version:
-            self.owners = Owners(file, self._own, self._clock.now_us(), _RETENTION_US)
+            self.owners = _owners(file, self._own)
 
 
 class Others(Ledger, OtherShards, AskedLedger, Protocol):

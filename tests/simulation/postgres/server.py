@@ -77,11 +77,13 @@ class Server:
             self._holder = connection
         transaction = Transaction(self.tables, self.process.now_us(), self.process.now_us)
         connection.transaction_now = transaction
-        self.loop.post(self.process, _IDLE_US, self._end_idle, connection, transaction)
+        connection.ends = self.loop.post(self.process, _IDLE_US, self._end_idle, connection, transaction)
         return transaction
 
     def release(self, connection: Connection) -> None:
         connection.transaction_now = None
+        if connection.ends is not None:
+            connection.ends.cancel()
         if self._holder is not connection:
             return
         self._holder = None
@@ -121,6 +123,7 @@ class Connection:
         self.owner = current()
         self.alive = True
         self.transaction_now: Transaction | None = None
+        self.ends: asyncio.Handle | None = None  # of a transaction that stands idle
         self.in_block = False
         self.locks: dict[tuple[int, int], None] = {}  # advisory, of the session
         server.sessions[self] = None
