@@ -28,7 +28,7 @@ class ProcessorSection(BaseModel):
     claim_batch_max: Annotated[int, Field(ge=1)] = 200
     poll_interval_s: Annotated[float, Field(gt=0)] = 0.25
     lease_s: Annotated[float, Field(gt=0)] = 15.0
-    intake_batch_max: Annotated[int, Field(ge=1)] = 500
+    intake_batch_max: Annotated[int, Field(ge=1)] = 256
     relay_batch_max: Annotated[int, Field(ge=1)] = 1000
     relay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
     # Consumed changes stay in Kafka this long, so that they can be read again.
