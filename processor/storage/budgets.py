@@ -42,10 +42,13 @@ WHERE o.merchant = c.merchant AND o.checkout_id = c.checkout_id AND o.id = c.id
 """
 
 # Ours alone, under our token, and not answered: as if it had never been stored.
+# Whoever claimed the operation since has read the attempt, and goes on from its request.
 _WITHDRAW: Final = """
-DELETE FROM attempts
-WHERE merchant = $1 AND checkout_id = $2 AND operation_id = $3 AND fencing_token = $4 AND step = $5
-  AND number = $6 AND outcome IS NULL
+DELETE FROM attempts AS a USING operations AS o
+WHERE a.merchant = $1 AND a.checkout_id = $2 AND a.operation_id = $3 AND a.fencing_token = $4 AND a.step = $5
+  AND a.number = $6 AND a.outcome IS NULL
+  AND o.merchant = a.merchant AND o.checkout_id = a.checkout_id AND o.id = a.operation_id
+  AND o.fencing_token = a.fencing_token
 """
 _UNSENT_REQUEST: Final = """
 DELETE FROM psp_requests AS r
@@ -79,7 +82,9 @@ async def give_back(pool: Pool, claims: Sequence[Claim]) -> None:
 
 
 async def withdraw(pool: Pool, attempt: NewAttempt) -> None:
-    """Undoes the storing of a call that certainly was not made: it leaves no doubt, and is due again."""
+    """Undoes the storing of a call that certainly was not made: it leaves no doubt, and is due again. Nothing
+    when its lease was lost: then it is resolved like a lost answer.
+    """
     claim = attempt.claim
     with translated("withdrawing an attempt"):
         async with pool.acquire() as connection, connection.transaction():

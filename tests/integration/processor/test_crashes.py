@@ -11,6 +11,7 @@ from processor.operation import CallKind, Claim
 from processor.outcome import Decision
 from processor.psp.interface import Outcome, PspRequest
 from processor.storage.attempts import NewAttempt, store_attempts
+from processor.storage.budgets import withdraw
 from processor.storage.database import Pool
 from processor.storage.operations import claim, conclude
 from tests.fixtures.changes import accepted_payment, change_record
@@ -258,6 +259,20 @@ async def test_only_the_present_holder_of_the_lease_may_store_an_attempt_and_may
     assert await store(present) == {present.key}
     assert await store(present) == {present.key}  # Postgres' answer to the first was lost on its way
     assert await store(stale) == set()
+
+
+async def test_a_call_is_not_withdrawn_from_under_whoever_holds_the_lease_now(bench: Bench) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    now_us = bench.clock.now_us()
+    (stale,) = await claim(bench.pool, 10, 15.0, now_us, 0.0)
+    request = PspRequest("POST", "/charges", "key", b"{}")
+    unsent = NewAttempt(stale, "charge", "simulator", request, kind=CallKind.SEND, number=1)
+    assert await store_attempts(bench.pool, [unsent], 15.0, now_us)
+    await bench.let_leases_end()
+    (present,) = await claim(bench.pool, 10, 15.0, now_us, 0.0)
+    await withdraw(bench.pool, unsent)
+    again = NewAttempt(present, "charge", "simulator", request, kind=CallKind.SEND, number=2)
+    assert await store_attempts(bench.pool, [again], 15.0, now_us) == {present.key}
 
 
 async def test_what_a_stale_claim_wants_to_send_is_not_stored_and_so_not_sent(

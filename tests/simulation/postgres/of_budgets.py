@@ -46,7 +46,8 @@ def withdraw(tx: Transaction, *args: Any) -> list[Row]:
     step_key = merchant, checkout_id, operation_id, step
     key = (*step_key, number)
     row = tx.tables.attempts.get(key)
-    if row is not None and row["fencing_token"] == token and row["outcome"] is None:
+    held = tx.tables.operations[merchant, checkout_id, operation_id]["fencing_token"] == token
+    if row is not None and held and row["fencing_token"] == token and row["outcome"] is None:
         tx.delete(tx.tables.attempts, key)
         _unlisted(tx, tx.tables.calls_of[step_key], key)
     return []
