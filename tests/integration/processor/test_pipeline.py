@@ -126,6 +126,19 @@ async def test_risk_declines_before_the_psp_hears_of_it_and_the_assessment_is_ke
     assert not bench.psp.sent
 
 
+async def test_the_timeline_tells_what_was_published_at_once_by_its_versions(bench: Bench) -> None:
+    await bench.take_in(change_record(accepted_payment()))
+    await bench.run_due()
+    await bench.pool.execute("DELETE FROM outbox WHERE version = 1")
+    await bench.pool.execute("UPDATE outbox SET published_at = now(), with_acceptance = (version = 2)")
+    hops = await timeline(bench.pool, "acme", "checkout-0001")
+    assert [hop.detail for hop in hops if hop.step == "published"] == [
+        "version 1, tollgate.payment.pending",
+        "version 2, tollgate.payment.processing",
+        "version 3, tollgate.payment.succeeded",
+    ]
+
+
 async def test_the_timeline_tells_every_hop_in_order(bench: Bench) -> None:
     bench.psp.script = deque(["refuse"])
     await bench.take_in(change_record(accepted_payment()))
