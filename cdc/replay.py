@@ -131,12 +131,13 @@ class _Replay:
     def _produce(self, value: bytes, partitions: int) -> None:
         change = Change.FromString(value)
         key = change.key.encode()
+        home = Home(change.shard, partitions).of(key)
         while True:
             try:
                 self._producer.produce(
                     CHANGES,
                     key=key,
-                    partition=Home(change.shard, partitions).of(key),
+                    partition=home,
                     value=value,
                     headers=list(expected_headers(change)),
                     on_delivery=self._on_delivery,

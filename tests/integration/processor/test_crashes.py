@@ -17,6 +17,7 @@ from processor.storage.operations import claim, conclude
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.asking import CANCEL, accepted, drain
 from tests.integration.processor.conftest import Bench, bench_on
+from tests.integration.processor.psp_calls import answered_late
 from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Capture
 
@@ -151,18 +152,9 @@ async def test_an_outcome_whose_commit_was_not_heard_of_is_decided_once(
 async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
     bench: Bench, successor: Bench
 ) -> None:
-    send = bench.psp.send
-
-    async def slow(request: PspRequest, traceparent: str) -> Outcome:
-        """While the answer is on its way, the lease ends and another worker finishes."""
-        outcome = await send(request, traceparent)
-        if len(bench.psp.sent) == 1:
-            await finish(successor)
-        return outcome
-
     await bench.take_in(change_record(accepted_payment()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.psp, "send", slow)
+        answered_late(bench, patch, 1, lambda: finish(successor))
         await bench.run_due()
     await assert_paid_once(bench)
     (refused,) = bench.committed[-1]
@@ -174,19 +166,13 @@ async def test_an_answer_under_a_stolen_lease_is_refused_and_kept_as_evidence(
 async def test_a_late_approval_of_a_payment_that_failed_meanwhile_is_an_anomaly(
     bench: Bench, successor: Bench
 ) -> None:
-    send = bench.psp.send
-
-    async def slow(request: PspRequest, traceparent: str) -> Outcome:
-        """While the answer is on its way, the lease ends and another worker hears something else."""
-        outcome = await send(request, traceparent)
-        if len(bench.psp.sent) == 1:
-            bench.psp.script.append("decline")
-            await finish(successor)
-        return outcome
+    async def hear_something_else() -> None:
+        bench.psp.script.append("decline")
+        await finish(successor)
 
     await bench.take_in(change_record(accepted_payment()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.psp, "send", slow)
+        answered_late(bench, patch, 1, hear_something_else)
         await bench.run_due()
     assert (await bench.payment())["status"] == "failed"
     (anomaly,) = await bench.pool.fetch("SELECT checkout_id, kind, evidence FROM anomalies")
@@ -200,20 +186,16 @@ async def test_a_late_approval_of_what_was_authorized_and_voided_meanwhile_is_no
     bench: Bench, successor: Bench
 ) -> None:
     """It tells of the very authorization that the PSP has voided since."""
-    send = bench.psp.send
 
-    async def slow(request: PspRequest, traceparent: str) -> Outcome:
-        outcome = await send(request, traceparent)
-        if len(bench.psp.sent) == 1:
-            await successor.let_leases_end()
-            await drain(successor)
-            await accepted(successor, CANCEL)
-            await drain(successor)
-        return outcome
+    async def authorize_and_void() -> None:
+        await successor.let_leases_end()
+        await drain(successor)
+        await accepted(successor, CANCEL)
+        await drain(successor)
 
     await bench.take_in(change_record(accepted_payment(capture=Capture.CAPTURE_MANUAL)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.psp, "send", slow)
+        answered_late(bench, patch, 1, authorize_and_void)
         await bench.run_due()
     assert (await bench.payment())["status"] == "canceled"
     ((_conclusion, decision),) = bench.committed[-1]

@@ -14,6 +14,7 @@ from processor.patience import Health
 from processor.psp.interface import Order, Outcome, PspRequest
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.conftest import Bench
+from tests.integration.processor.psp_calls import counted
 
 POLL_S = 0.02  # between two looks at a condition, which has a deadline
 NEVER_S = 3600.0  # polling would come too late for any test: only a wake-up helps
@@ -56,24 +57,11 @@ async def test_what_nobody_woke_it_for_is_found_by_polling(bench: Bench) -> None
 async def test_no_more_than_its_concurrency_is_under_way_and_all_is_done_in_the_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = bench.psp.send
-    under_way = 0
-    most = 0
-
-    async def counted(request: PspRequest, traceparent: str) -> Outcome:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0)
-        outcome = await send(request, traceparent)
-        under_way -= 1
-        return outcome
-
-    monkeypatch.setattr(bench.psp, "send", counted)
+    calls = counted(bench, monkeypatch)
     await bench.take_in(*(change_record(accepted_payment(f"checkout-{n:04d}")) for n in range(60)))
     async with dispatching(bench, concurrency=8):
         await until_effects(bench, 60)
-    assert 1 <= most <= 8
+    assert 1 <= calls.most <= 8
     assert await bench.pool.fetchval("SELECT count(*) FROM payments WHERE status = 'succeeded'") == 60
 
 

@@ -21,6 +21,7 @@ from processor.storage.intake import Acceptance, FirstCalls, Ingested, ReceivedW
 from tests.fixtures.changes import accepted_payment, change_record
 from tests.integration.processor.asking import find_payment
 from tests.integration.processor.conftest import Bench
+from tests.integration.processor.psp_calls import counted
 from tollgate.errors import OperationalError
 from tollgate.v1.payment_pb2 import Payment
 
@@ -156,21 +157,11 @@ async def test_what_must_wait_for_somebody_is_not_begun(bench: Bench) -> None:
 async def test_a_batch_larger_than_the_room_is_stored_as_room_comes_and_no_more_is_under_way(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, under_way, most = bench.psp.send, 0, 0
-
-    async def counted(request: PspRequest, traceparent: str) -> Outcome:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0)
-        under_way -= 1
-        return await send(request, traceparent)
-
-    monkeypatch.setattr(bench.psp, "send", counted)
+    calls = counted(bench, monkeypatch)
     async with beginning(bench, concurrency=8) as one:
         await one.take_in(*(accepted_payment(f"checkout-{n:04d}") for n in range(60)))
         await one.until("succeeded", 60)
-    assert 1 <= most <= 8
+    assert 1 <= calls.most <= 8
     assert await bench.pool.fetchval("SELECT max(fencing_token) FROM attempts") == 1
 
 
@@ -199,18 +190,17 @@ async def test_what_waits_for_a_claim_comes_before_what_comes_new(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor.first_calls, "PATIENCE_S", NEVER_S)
-    send, order = bench.psp.send, list[int]()
+    send, order, begun = bench.psp.send, list[int](), asyncio.Event()
 
     async def noted(request: PspRequest, traceparent: str) -> Outcome:
         order.append(json.loads(request.body)["amount"])
+        begun.set()
         return await send(request, traceparent)
 
     await bench.take_in(*(change_record(accepted_payment(f"checkout-old{n:02d}")) for n in range(20)))
     monkeypatch.setattr(bench.psp, "send", noted)
     async with beginning(bench, concurrency=2) as one:
-        async with asyncio.timeout(10):
-            while not order:
-                await asyncio.sleep(0)
+        await asyncio.wait_for(begun.wait(), 10)
         await one.take_in(accepted_payment("checkout-new", amount=999))
         await one.until("succeeded", 21)
     assert order == [1234] * 20 + [999]

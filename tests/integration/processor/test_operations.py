@@ -8,7 +8,7 @@ import pytest
 
 from processor.metrics import OPERATIONS_ENDED, OUTCOMES
 from processor.operation_request import Accepted, Known, RefusalCode, Refused
-from processor.psp.interface import Outcome, PspRequest, Resolution
+from processor.psp.interface import Resolution
 from processor.storage.operations import claim
 from processor.storage.requests import find_operation, update_payment
 from tests.fixtures.changes import accepted_payment, change_record
@@ -28,6 +28,7 @@ from tests.integration.processor.asking import (
     standing,
 )
 from tests.integration.processor.conftest import Bench
+from tests.integration.processor.psp_calls import answered_late
 from tollgate.v1.payment_pb2 import Capture, MetadataEntry, OperationStatus, Payment
 
 
@@ -231,16 +232,12 @@ async def test_a_late_answer_to_a_cancel_that_another_worker_finished_contradict
 ) -> None:
     await authorized(bench)
     await accepted(bench, CANCEL)
-    send = bench.psp.send
 
-    async def slow(request: PspRequest, traceparent: str) -> Outcome:
-        outcome = await send(request, traceparent)
-        if len(bench.psp.sent) == 2:
-            await bench.let_leases_end()
-            await drain(bench)
-        return outcome
+    async def finish() -> None:
+        await bench.let_leases_end()
+        await drain(bench)
 
-    monkeypatch.setattr(bench.psp, "send", slow)
+    answered_late(bench, monkeypatch, 2, finish)
     await bench.run_due()
     assert await standing(bench) == ("canceled", 0, 0)
     assert await bench.pool.fetchval("SELECT count(*) FROM anomalies") == 0
